@@ -1,0 +1,333 @@
+/* See state.h. */
+#include "state/state.h"
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/str.h"
+
+#include <fcntl.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+/* PRAGMA user_version: one more for every step in migrations[]. */
+static const char *const migrations[] = {
+	"CREATE TABLE images ("
+	" digest TEXT PRIMARY KEY,"     /* sha256:HEX of the manifest */
+	" size_bytes INTEGER NOT NULL," /* of the EROFS file */
+	" created_at INTEGER NOT NULL,"
+	" manifest TEXT NOT NULL" /* JSON; the file beside the image is the same */
+	") STRICT;"
+	"CREATE TABLE image_names ("
+	" name TEXT PRIMARY KEY,"
+	" digest TEXT NOT NULL REFERENCES images(digest)"
+	") STRICT;"
+	"CREATE INDEX image_names_digest ON image_names(digest);"
+	"CREATE TABLE guests ("
+	" id TEXT PRIMARY KEY,"
+	" name TEXT NOT NULL UNIQUE,"
+	" image TEXT REFERENCES images(digest),"
+	" image_name TEXT,"              /* as the user wrote it */
+	" id_base INTEGER UNIQUE,"       /* first host id of its 65,536; NULL: no user namespace */
+	" config TEXT NOT NULL,"         /* JSON, guest/config.h */
+	" state TEXT NOT NULL,"          /* created, running, stopped */
+	" auto_remove INTEGER NOT NULL," /* --rm */
+	" created_at INTEGER NOT NULL,"
+	" started_at INTEGER,"
+	" finished_at INTEGER,"
+	" exit_status INTEGER,"
+	" exit_reason TEXT" /* a sentence, where a status alone would not explain */
+	") STRICT;"
+	"CREATE INDEX guests_image ON guests(image);",
+};
+
+static int db_error(sqlite3 *db, struct error *err, const char *what)
+{
+	int code = EIO;
+
+	switch (sqlite3_errcode(db)) {
+	case SQLITE_FULL:
+		code = ENOSPC;
+		break;
+	case SQLITE_READONLY:
+	case SQLITE_CANTOPEN:
+		code = EROFS;
+		break;
+	case SQLITE_BUSY:
+		code = EAGAIN;
+		break;
+	case SQLITE_NOMEM:
+		code = ENOMEM;
+		break;
+	case SQLITE_CONSTRAINT:
+		code = sqlite3_extended_errcode(db) == SQLITE_CONSTRAINT_FOREIGNKEY ? EBUSY
+										    : EEXIST;
+		break;
+	default:
+		break;
+	}
+	error_set(err, code, "%s: %s", what, sqlite3_errmsg(db));
+	if (code == ENOSPC)
+		error_hint(err, "free some space and try again; nothing was changed");
+	else if (sqlite3_errcode(db) == SQLITE_CORRUPT || sqlite3_errcode(db) == SQLITE_NOTADB)
+		error_hint(err, "the database is damaged: restore it from a backup, or try sqlite3 "
+				"lodge.db .recover");
+	return -code;
+}
+
+static int read_version(struct state *s, int64_t *version, struct error *err)
+{
+	autostmt sqlite3_stmt *q = NULL;
+	int rc = state_query(s, &q, err, "PRAGMA user_version", "");
+
+	if (rc < 0)
+		return rc;
+	rc = state_row(q, err);
+	if (rc > 0)
+		*version = sqlite3_column_int64(q, 0);
+	return rc < 0 ? rc : 0;
+}
+
+static int migrate(struct state *s, struct error *err)
+{
+	const int64_t newest = ARRAY_SIZE(migrations);
+	int64_t version = 0;
+	int rc = read_version(s, &version, err);
+
+	if (rc < 0 || version == newest)
+		return rc;
+	if (version > newest) {
+		error_set(err, ENOTSUP, "%s/lodge.db was written by a newer Lodge", s->dir);
+		error_hint(err, "use that version, or set LODGE_STATE_DIR to another directory");
+		return -ENOTSUP;
+	}
+	/* Of several first commands one migrates; the others wait here and find it done. */
+	rc = state_begin(s, err);
+	if (rc < 0)
+		return rc;
+	rc = read_version(s, &version, err);
+	for (; rc == 0 && version < newest; version++) {
+		if (sqlite3_exec(s->db, migrations[version], NULL, NULL, NULL) != SQLITE_OK)
+			rc = db_error(s->db, err, "set up the database");
+	}
+	if (rc == 0) {
+		char sql[40];
+
+		snprintf(sql, sizeof(sql), "PRAGMA user_version=%d", (int)newest);
+		if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+			rc = db_error(s->db, err, "set up the database");
+	}
+	if (rc == 0)
+		return state_commit(s, err);
+	state_rollback(s);
+	return rc;
+}
+
+int state_reopen_db(struct state *s, struct error *err)
+{
+	autofree char *path = str_printf("%s/lodge.db", s->dir);
+	struct stat st;
+	int rc, created;
+
+	if (!path)
+		return error_oom(err);
+	created = stat(path, &st) < 0 && errno == ENOENT;
+	if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
+	    SQLITE_OK) {
+		rc = db_error(s->db, err, path);
+		goto fail;
+	}
+	sqlite3_extended_result_codes(s->db, 1);
+	sqlite3_busy_timeout(s->db, 30000);
+	/* Folding the log into the database costs an fsync(); the log does it by itself when it
+	 * has grown, so not at the end of each command. */
+	sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+	/* The journal mode is a property of the file: asking again would cost each command a read
+	 * of it before it is needed. */
+	if ((created &&
+	     sqlite3_exec(s->db, "PRAGMA journal_mode=WAL", NULL, NULL, NULL) != SQLITE_OK) ||
+	    sqlite3_exec(s->db, "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL", NULL, NULL,
+			 NULL) != SQLITE_OK) {
+		rc = db_error(s->db, err, path);
+		goto fail;
+	}
+	rc = migrate(s, err);
+	if (rc == 0)
+		return 0;
+fail:
+	sqlite3_close(s->db);
+	s->db = NULL;
+	return rc;
+}
+
+void state_forget_db(struct state *s)
+{
+	s->db = NULL;
+}
+
+/* The first that is set: the override, as root the system's place, the user's by XDG. */
+static char *choose_dir(const char *override, const char *system, const char *xdg,
+			const char *xdg_fallback)
+{
+	const char *value = getenv(override);
+	const char *home = getenv("HOME");
+
+	if (value && *value)
+		return value[0] == '/' ? strdup(value) : realpath(value, NULL);
+	if (geteuid() == 0)
+		return strdup(system);
+	value = getenv(xdg);
+	if (value && value[0] == '/')
+		return str_printf("%s/lodge", value);
+	if (xdg_fallback)
+		return str_printf("%s/%s/lodge", home ? home : "", xdg_fallback);
+	return str_printf("/tmp/lodge-%d", (int)geteuid());
+}
+
+static int open_private_dir(char *path, const char *variable, int *fd, struct error *err)
+{
+	struct stat st;
+
+	if (!path)
+		return error_sys(err, errno ? errno : ENOMEM, "the directory in %s", variable);
+	*fd = dir_make_open(AT_FDCWD, path, 0711, err);
+	if (*fd < 0) {
+		error_hint(err, "set %s to a directory that you can write to", variable);
+		return *fd;
+	}
+	/* In /tmp somebody else may have made it first. */
+	if (fstat(*fd, &st) < 0 || st.st_uid != geteuid())
+		return error_set(err, EACCES, "%s belongs to somebody else", path);
+	return 0;
+}
+
+int state_open(struct state **out, struct error *err)
+{
+	autostate struct state *s = calloc(1, sizeof(*s));
+	int rc;
+
+	if (!s)
+		return error_oom(err);
+	s->fd = s->run_fd = -EBADF;
+	s->dir = choose_dir("LODGE_STATE_DIR", "/var/lib/lodge", "XDG_DATA_HOME", ".local/share");
+	rc = open_private_dir(s->dir, "LODGE_STATE_DIR", &s->fd, err);
+	if (rc < 0)
+		return rc;
+	s->run_dir = choose_dir("LODGE_RUNTIME_DIR", "/run/lodge", "XDG_RUNTIME_DIR", NULL);
+	rc = open_private_dir(s->run_dir, "LODGE_RUNTIME_DIR", &s->run_fd, err);
+	if (rc < 0)
+		return rc;
+	rc = state_reopen_db(s, err);
+	if (rc < 0)
+		return rc;
+	*out = steal_ptr(&s);
+	return 0;
+}
+
+void state_close(struct state *s)
+{
+	if (!s)
+		return;
+	sqlite3_close(s->db);
+	fd_close(&s->fd);
+	fd_close(&s->run_fd);
+	free(s->dir);
+	free(s->run_dir);
+	free(s);
+}
+
+static int query(struct state *s, sqlite3_stmt **stmt, struct error *err, const char *sql,
+		 const char *types, va_list ap)
+{
+	if (sqlite3_prepare_v2(s->db, sql, -1, stmt, NULL) != SQLITE_OK)
+		return db_error(s->db, err, "database");
+	for (int i = 1; *types; types++, i++) {
+		int rc = SQLITE_OK;
+
+		if (*types == 's')
+			rc = sqlite3_bind_text(*stmt, i, va_arg(ap, const char *), -1,
+					       SQLITE_STATIC);
+		else if (*types == 'i')
+			rc = sqlite3_bind_int64(*stmt, i, va_arg(ap, int64_t));
+		if (rc != SQLITE_OK)
+			return db_error(s->db, err, "database");
+	}
+	return 0;
+}
+
+int state_query(struct state *s, sqlite3_stmt **stmt, struct error *err, const char *sql,
+		const char *types, ...)
+{
+	va_list ap;
+	int rc;
+
+	va_start(ap, types);
+	rc = query(s, stmt, err, sql, types, ap);
+	va_end(ap);
+	return rc;
+}
+
+int state_row(sqlite3_stmt *stmt, struct error *err)
+{
+	switch (sqlite3_step(stmt)) {
+	case SQLITE_ROW:
+		return 1;
+	case SQLITE_DONE:
+		return 0;
+	default:
+		return db_error(sqlite3_db_handle(stmt), err, "database");
+	}
+}
+
+int state_exec(struct state *s, struct error *err, const char *sql, const char *types, ...)
+{
+	autostmt sqlite3_stmt *stmt = NULL;
+	va_list ap;
+	int rc;
+
+	va_start(ap, types);
+	rc = query(s, &stmt, err, sql, types, ap);
+	va_end(ap);
+	if (rc < 0)
+		return rc;
+	rc = state_row(stmt, err);
+	return rc < 0 ? rc : sqlite3_changes(s->db);
+}
+
+int state_begin(struct state *s, struct error *err)
+{
+	if (sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
+		return db_error(s->db, err, "start a database transaction");
+	return 0;
+}
+
+int state_commit(struct state *s, struct error *err)
+{
+	int rc = 0;
+
+	if (sqlite3_exec(s->db, "COMMIT", NULL, NULL, NULL) != SQLITE_OK) {
+		rc = db_error(s->db, err, "commit to the database");
+		state_rollback(s);
+	}
+	return rc;
+}
+
+void state_rollback(struct state *s)
+{
+	sqlite3_exec(s->db, "ROLLBACK", NULL, NULL, NULL);
+}
+
+int state_set_durable(struct state *s, bool durable, struct error *err)
+{
+	const char *sql = durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL";
+
+	if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK)
+		return db_error(s->db, err, "database");
+	return 0;
+}
+
+int64_t state_now(void)
+{
+	return time(NULL);
+}
