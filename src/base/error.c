@@ -13,7 +13,8 @@ static void make_printable(char *s)
 			*s = *s == '\n' || *s == '\t' ? ' ' : '?';
 }
 
-static void fill(struct error *err, int code, const char *fmt, va_list ap)
+__attribute__((format(printf, 3, 0))) static void fill(struct error *err, int code, const char *fmt,
+						       va_list ap)
 {
 	err->code = code;
 	err->exit_status = 0;
