@@ -245,6 +245,24 @@ static void test_as_tight_as_docker_and_podman(void **context)
 		       "settimeofday clock_settime swapon swapoff syslog userfaultfd");
 }
 
+static void test_clone_makes_no_namespace(void **context)
+{
+	static const uint64_t flags[] = {
+		CLONE_NEWNS,   CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC,
+		CLONE_NEWUSER, CLONE_NEWPID,    CLONE_NEWNET,
+	};
+	struct seccomp_data data = {.nr = SYS_clone, .arch = AUDIT_ARCH_X86_64};
+
+	/* A thread, as glibc makes it. */
+	data.args[0] = 0x3d0f00;
+	assert_int_equal(interpret(SECCOMP_APPLICATION, &data), SECCOMP_RET_ALLOW);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++) {
+		data.args[0] = 0x3d0f00 | flags[i];
+		assert_int_equal(interpret(SECCOMP_APPLICATION, &data), SECCOMP_RET_ERRNO | EPERM);
+		assert_int_equal(interpret(SECCOMP_SYSTEM, &data), SECCOMP_RET_ALLOW);
+	}
+}
+
 /* errno of the call, 0 when it succeeded. */
 static int try(long result)
 {
@@ -409,6 +427,7 @@ int main(void)
 		cmocka_unit_test(test_filters_say_what_the_table_says),
 		cmocka_unit_test(test_foreign_architectures),
 		cmocka_unit_test(test_as_tight_as_docker_and_podman),
+		cmocka_unit_test(test_clone_makes_no_namespace),
 		cmocka_unit_test(test_kernel_enforces_application),
 		cmocka_unit_test(test_kernel_enforces_system),
 		cmocka_unit_test(test_needs_no_new_privs_or_capability),
