@@ -1,0 +1,68 @@
+/*
+ * The container core: makes an isolated environment from a container_spec, starts its init, joins
+ * processes to it, and takes it down. Called by the monitor (start, stop) and by `lodge exec`
+ * (join); it never prints, and it keeps nothing on disk.
+ *
+ * Sources: namespaces(7), user_namespaces(7), mount_setattr(2), cgroups(7), Documentation/
+ * filesystems/{overlayfs,idmappings}.rst of Linux, and the OCI runtime specification 1.2.
+ */
+#pragma once
+
+#include "container/cgroup.h"
+#include "container/spec.h"
+
+#include <signal.h>
+#include <sys/types.h>
+
+struct container {
+	pid_t pid;      /* of its init, in our pid namespace */
+	int pidfd;      /* the same; the caller reaps it */
+	int console_fd; /* the terminal's master side, non-blocking; -EBADF without a terminal */
+	struct cgroup *cgroup;
+};
+
+#define CONTAINER_NONE ((struct container){.pidfd = -EBADF, .console_fd = -EBADF})
+
+/*
+ * Makes the container and starts its init. When it returns 0, execve() of the init has succeeded.
+ *
+ *   image_tree  a detached mount of the image's root (image_mount()); stays the caller's
+ *   mount_dir   an empty directory that the core may mount on, in a mount namespace of its own
+ *   stdio       three descriptors for the init where there is no terminal; they stay the caller's
+ *
+ * The caller must be single-threaded, have the capabilities of root, and is the parent of the init,
+ * which the kernel kills should the caller die. On failure nothing is left. err->exit_status is
+ * 127 where the command is missing and 126 where it can't be executed.
+ */
+int container_start(const struct container_spec *spec, int image_tree, const char *mount_dir,
+		    const int stdio[3], struct container *c, struct error *err);
+
+/* After its init has been reaped: ends what is left of it and removes its cgroup. */
+int container_destroy(struct container *c, struct error *err);
+
+/* What joins a running container. */
+struct container_process {
+	struct strv args;
+	struct strv env;
+	const char *cwd;  /* NULL: the user's home, else "/" */
+	const char *user; /* NULL: root */
+	bool terminal;
+	uint64_t capabilities;
+	bool no_new_privileges;
+	enum seccomp_profile seccomp;
+};
+
+/*
+ * Starts a process in all namespaces and limits of the container whose init is `pidfd`, with our
+ * own stdin, stdout and stderr, or with a new terminal of the container (*console_fd). It is our
+ * child: *pid_out, *pidfd_out (the caller's). Errors as for container_start().
+ */
+int container_exec(int init_pidfd, const char *cgroup_name, const struct container_process *process,
+		   pid_t *pid_out, int *pidfd_out, int *console_fd, struct error *err);
+
+/* Capability sets by name; see capabilities.c. */
+extern const uint64_t container_caps_application;
+extern const uint64_t container_caps_system;
+
+/* CAP_NET_ADMIN, NET_ADMIN, net_admin... or ALL. Errors: EINVAL. */
+int container_parse_capability(const char *name, uint64_t *mask, struct error *err);

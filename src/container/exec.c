@@ -1,0 +1,125 @@
+/* The last steps of an init and of a process that joins: become the user, drop, execute. */
+#include "container/internal.h"
+
+#include <grp.h>
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+static const char *env_find(char *const *env, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (; env && *env; env++)
+		if (strncmp(*env, name, len) == 0 && (*env)[len] == '=')
+			return *env + len + 1;
+	return NULL;
+}
+
+static int exec_error(const char *command, int code, struct error *err)
+{
+	if (code == ENOENT || code == ENOTDIR)
+		error_set(err, code, "the container has no command '%s'", command);
+	else
+		error_sys(err, code, "execute '%s' in the container", command);
+	err->exit_status = code == ENOENT || code == ENOTDIR ? 127 : 126;
+	return -code;
+}
+
+/* As execvpe() does, but with the container's PATH, and with the reason why it failed. */
+static int find_and_execute(char *const *args, char *const *env, struct error *err)
+{
+	const char *path = env_find(env, "PATH");
+	char candidate[PATH_MAX];
+	int code = ENOENT;
+
+	if (strchr(args[0], '/')) {
+		execve(args[0], args, env);
+		code = errno;
+		if (code == ENOENT && access(args[0], F_OK) == 0) {
+			error_set(err, code,
+				  "'%s' is in the container, but the interpreter or loader that it "
+				  "names is not",
+				  args[0]);
+			err->exit_status = 127;
+			return -code;
+		}
+		return exec_error(args[0], code, err);
+	}
+	for (const char *p = path ? path : "/usr/sbin:/usr/bin:/sbin:/bin"; p;) {
+		const char *end = strchrnul(p, ':');
+
+		if (snprintf(candidate, sizeof(candidate), "%.*s/%s", (int)(end - p), p, args[0]) <
+		    (int)sizeof(candidate)) {
+			execve(candidate, args, env);
+			/* A later directory may have one that works; else the first reason that
+			 * is more than "not here" is told. */
+			if (errno != ENOENT && errno != ENOTDIR && code == ENOENT)
+				code = errno;
+		}
+		p = *end ? end + 1 : NULL;
+	}
+	return exec_error(args[0], code, err);
+}
+
+static void reset_signals(void)
+{
+	struct sigaction action = {.sa_handler = SIG_DFL};
+	sigset_t none;
+
+	for (int signo = 1; signo < NSIG; signo++)
+		sigaction(signo, &action, NULL); /* fails for KILL, STOP and the C library's own */
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+int process_exec(const struct exec_args *args, struct error *err)
+{
+	autostrv struct strv env = {0};
+	const char *cwd = args->cwd;
+	struct user user;
+	int rc;
+
+	rc = user_find(args->user, &user, err);
+	for (char *const *e = args->env; !rc && e && *e; e++)
+		rc = strv_push(&env, *e, err);
+	if (!rc && !env_find(env.v, "HOME"))
+		rc = strv_pushf(&env, err, "HOME=%s", user.home);
+	if (rc < 0)
+		return rc;
+	if (!cwd)
+		cwd = user.home;
+	if (chdir(cwd) < 0) {
+		if (args->cwd)
+			return error_sys(err, errno, "change to directory %s in the container",
+					 cwd);
+		if (chdir("/") < 0)
+			return error_sys(err, errno, "change to / in the container");
+	}
+
+	if (args->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return error_sys(err, errno, "set no_new_privs");
+	rc = capabilities_bound(args->capabilities, err);
+	if (rc < 0)
+		return rc;
+	/* While we may still do so without no_new_privs. The profiles allow what follows. */
+	rc = seccomp_install(args->seccomp, err);
+	if (rc < 0)
+		return rc;
+	if (setgroups(user.n_groups, user.groups) < 0 ||
+	    setresgid(user.gid, user.gid, user.gid) < 0 ||
+	    setresuid(user.uid, user.uid, user.uid) < 0)
+		return error_sys(err, errno, "become user %u in the container", user.uid);
+	rc = capabilities_set(user.uid == 0 ? args->capabilities : 0, err);
+	if (rc < 0)
+		return rc;
+	/* After the ids: changing them clears it. */
+	if (args->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return error_sys(err, errno, "tie the container to its monitor");
+	umask(022);
+	reset_signals();
+	close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
+	return find_and_execute(args->args, env.v, err);
+}

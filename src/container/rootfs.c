@@ -1,0 +1,260 @@
+/*
+ * What the stage mounts (internal.h): the root as an overlay of the guest's writable layer over the
+ * image, /dev, the volumes, /proc and /sys. Ids are shifted by the mounts, never in the files.
+ */
+#include "container/internal.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+/*
+ * Files that the host makes in the container must belong to its root: takes its ids for file
+ * access, and keeps the capabilities that the kernel takes away with file-system id 0
+ * (capabilities(7), "Effect of user ID changes").
+ */
+static int file_ids_set(uint32_t id, struct error *err)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[2];
+
+	setfsgid(id);
+	setfsuid(id);
+	if ((uint32_t)setfsuid((uid_t)-1) != id)
+		return error_set(err, EPERM, "take on the container's ids");
+	if (syscall(SYS_capget, &header, data) < 0)
+		return error_sys(err, errno, "read the capabilities");
+	for (int i = 0; i < 2; i++)
+		data[i].effective = data[i].permitted;
+	if (syscall(SYS_capset, &header, data) < 0)
+		return error_sys(err, errno, "set the capabilities");
+	return 0;
+}
+
+/* Mounts a detached mount over mount_dir, so that it is part of our mount namespace, as overlayfs
+ * wants its layers to be; they are named by descriptor, so that one may cover the other. */
+static int stack(int mount_fd, const char *mount_dir, struct error *err)
+{
+	if (move_mount(mount_fd, "", AT_FDCWD, mount_dir, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		return error_sys(err, errno, "mount on %s", mount_dir);
+	return 0;
+}
+
+int rootfs_mount(const struct container_spec *spec, int image_tree, const char *mount_dir,
+		 int userns_fd, struct error *err)
+{
+	char lower_path[64], upper_path[64], work_path[64];
+	struct mount_option options[5];
+	autofd int upper = -EBADF;
+	autofd int root = -EBADF;
+	size_t n = 0;
+	int rc;
+
+	rc = mount_set(image_tree, 0, userns_fd, false, err);
+	if (rc < 0)
+		return error_wrap(err, "image");
+	rc = stack(image_tree, mount_dir, err);
+	if (rc < 0)
+		return rc;
+	upper = mount_clone(AT_FDCWD, spec->upper_dir, false, err);
+	if (upper < 0)
+		return upper;
+	rc = mount_set(upper, 0, userns_fd, false, err);
+	if (rc < 0)
+		return error_wrap(err, "%s", spec->upper_dir);
+	rc = stack(upper, mount_dir, err);
+	if (rc < 0)
+		return rc;
+
+	snprintf(lower_path, sizeof(lower_path), "/proc/self/fd/%d", image_tree);
+	snprintf(upper_path, sizeof(upper_path), "/proc/self/fd/%d/upper", upper);
+	snprintf(work_path, sizeof(work_path), "/proc/self/fd/%d/work", upper);
+	options[n++] = (struct mount_option){"source", "lodge"};
+	options[n++] = (struct mount_option){"lowerdir", lower_path};
+	options[n++] = (struct mount_option){"upperdir", upper_path};
+	options[n++] = (struct mount_option){"workdir", work_path};
+	if (spec->root_volatile)
+		options[n++] = (struct mount_option){"volatile", NULL};
+	/* overlayfs works on its layers with the credentials of who mounted it. */
+	rc = file_ids_set(spec->id_base, err);
+	if (rc < 0)
+		return rc;
+	root = mount_new("overlay", options, n,
+			 MOUNT_ATTR_NODEV | (spec->root_read_only ? MOUNT_ATTR_RDONLY : 0), err);
+	if (root < 0)
+		return root;
+	rc = stack(root, mount_dir, err);
+	return rc < 0 ? rc : steal_fd(&root);
+}
+
+static const struct {
+	const char *name;
+	unsigned int major, minor;
+} nodes[] = {
+	{"null", 1, 3}, {"zero", 1, 5},   {"full", 1, 7},
+	{"tty", 5, 0},  {"random", 1, 8}, {"urandom", 1, 9},
+};
+
+static const struct {
+	const char *name, *target;
+} links[] = {
+	{"fd", "/proc/self/fd"},       {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+	{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+};
+
+int rootfs_mount_dev(const struct container_spec *spec, int root_fd, struct error *err)
+{
+	static const char *const dirs[] = {"pts", "shm", "mqueue"};
+	struct mount_option options[] = {
+		{"source", "dev"}, {"mode", "755"}, {"size", "1m"}, {"uid", NULL}, {"gid", NULL},
+	};
+	autofd int dev = -EBADF;
+	autofd int console = -EBADF;
+	char id[16];
+	mode_t mask;
+	int rc = 0;
+
+	snprintf(id, sizeof(id), "%u", spec->id_base);
+	options[3].value = options[4].value = id;
+	dev = mount_new("tmpfs", options, ARRAY_SIZE(options),
+			MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, err);
+	if (dev < 0)
+		return dev;
+	mask = umask(0);
+	for (size_t i = 0; !rc && i < ARRAY_SIZE(nodes); i++)
+		rc = mknodat(dev, nodes[i].name, S_IFCHR | 0666,
+			     makedev(nodes[i].major, nodes[i].minor));
+	for (size_t i = 0; !rc && i < ARRAY_SIZE(links); i++)
+		rc = symlinkat(links[i].target, dev, links[i].name);
+	for (size_t i = 0; !rc && i < ARRAY_SIZE(dirs); i++)
+		rc = mkdirat(dev, dirs[i], 0755);
+	umask(mask);
+	if (rc < 0)
+		return error_sys(err, errno, "fill the container's /dev");
+	if (spec->terminal) {
+		console = openat(dev, "console", O_CREAT | O_CLOEXEC, 0600);
+		if (console < 0)
+			return error_sys(err, errno, "fill the container's /dev");
+	}
+	return mount_attach(dev, root_fd, "/dev", false, err);
+}
+
+int rootfs_mount_binds(const struct container_spec *spec, int root_fd, int userns_fd,
+		       struct error *err)
+{
+	for (size_t i = 0; i < spec->n_binds; i++) {
+		const struct container_bind *bind = &spec->binds[i];
+		autofd int fd = mount_clone(AT_FDCWD, bind->source, true, err);
+		struct stat st;
+		int rc;
+
+		if (fd < 0)
+			return error_wrap(err, "volume");
+		if (fstat(fd, &st) < 0)
+			return error_sys(err, errno, "volume %s", bind->source);
+		rc = mount_set(fd, MOUNT_ATTR_NODEV | (bind->read_only ? MOUNT_ATTR_RDONLY : 0),
+			       userns_fd, true, err);
+		if (!rc)
+			rc = mount_attach(fd, root_fd, bind->destination, !S_ISDIR(st.st_mode),
+					  err);
+		if (rc < 0)
+			return error_wrap(err, "volume %s", bind->source);
+	}
+	return 0;
+}
+
+/* The defaults of the OCI runtimes. Some exist on some hosts only. */
+static const char *const masked[] = {
+	"/proc/acpi",        "/proc/asound",    "/proc/interrupts",
+	"/proc/kcore",       "/proc/keys",      "/proc/latency_stats",
+	"/proc/sched_debug", "/proc/scsi",      "/proc/timer_list",
+	"/proc/timer_stats", "/sys/dev/block",  "/sys/devices/virtual/powercap",
+	"/sys/firmware",     "/sys/fs/selinux",
+};
+
+static const char *const read_only[] = {
+	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/sys",
+};
+
+/* A mount of one file or directory over `path`: over a directory an empty one, over a file
+ * /dev/null. */
+static int mask(int root_fd, const char *path, struct error *err)
+{
+	static const struct mount_option empty[] = {
+		{"source", "masked"},
+		{"mode", "755"},
+		{"size", "4k"},
+		{"nr_inodes", "1"},
+	};
+	autofd int target = file_open_in_root(root_fd, path, O_PATH, 0, NULL);
+	autofd int cover = -EBADF;
+	struct stat st;
+
+	if (target < 0)
+		return 0;
+	if (fstat(target, &st) < 0)
+		return error_sys(err, errno, "mask %s", path);
+	if (S_ISDIR(st.st_mode))
+		cover = mount_new("tmpfs", empty, ARRAY_SIZE(empty),
+				  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
+					  MOUNT_ATTR_NOEXEC,
+				  err);
+	else
+		cover = mount_clone(root_fd, "dev/null", false, err);
+	if (cover < 0)
+		return cover;
+	return mount_attach(cover, root_fd, path, false, err);
+}
+
+static int make_read_only(int root_fd, const char *path, struct error *err)
+{
+	autofd int target = file_open_in_root(root_fd, path, O_PATH, 0, NULL);
+	autofd int cover = -EBADF;
+	int rc;
+
+	if (target < 0)
+		return 0;
+	cover = mount_clone(target, "", true, err);
+	if (cover < 0)
+		return cover;
+	rc = mount_set(cover,
+		       MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
+		       -1, true, err);
+	return rc < 0 ? rc : mount_attach(cover, root_fd, path, false, err);
+}
+
+int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct error *err)
+{
+	static const struct mount_option proc_options[] = {{"source", "proc"}};
+	static const struct mount_option sys_options[] = {{"source", "sysfs"}};
+	const unsigned int flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
+	autofd int proc = mount_new("proc", proc_options, 1, flags, err);
+	autofd int sys = -EBADF;
+	/* A system may set its own namespaces' sysctls; the host's belong to a root that it is not.
+	 */
+	size_t n_read_only = ARRAY_SIZE(read_only) - (spec->system ? 1 : 0);
+	int rc;
+
+	if (proc < 0)
+		return proc;
+	rc = mount_attach(proc, root_fd, "/proc", false, err);
+	if (rc < 0)
+		return rc;
+	/* Read-only for systems too: systemd then leaves devices to the host (its "container
+	 * interface"). */
+	sys = mount_new("sysfs", sys_options, 1, flags | MOUNT_ATTR_RDONLY, err);
+	if (sys < 0)
+		return sys;
+	rc = mount_attach(sys, root_fd, "/sys", false, err);
+	for (size_t i = 0; !rc && i < ARRAY_SIZE(masked); i++)
+		rc = mask(root_fd, masked[i], err);
+	for (size_t i = 0; !rc && i < n_read_only; i++)
+		rc = make_read_only(root_fd, read_only[i], err);
+	return rc;
+}
