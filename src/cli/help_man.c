@@ -176,6 +176,7 @@ static void put_name(FILE *f, const char *path, bool upper)
 void help_man(const struct verb *root, const struct verb *verb, const char *path, FILE *f)
 {
 	bool main_page = verb == root;
+	const char *synopsis = verb_synopsis(verb);
 
 	fputs(".\\\" Made by `lodge help --man` from the program's own tables.\n.TH ", f);
 	put_name(f, path, true);
@@ -187,8 +188,8 @@ void help_man(const struct verb *root, const struct verb *verb, const char *path
 	if (*path)
 		fputc(' ', f);
 	put_filled(f, path);
-	fputs("\\fR ", f);
-	put_filled(f, verb->verbs && !main_page ? "VERB ..." : verb->synopsis);
+	fputs(*synopsis ? "\\fR " : "\\fR", f);
+	put_filled(f, synopsis);
 	fputs("\n.SH DESCRIPTION\n", f);
 	put_blocks(f, verb->description);
 	if (verb->verbs) {

@@ -117,11 +117,11 @@ void help_overview(const struct verb *root, FILE *file)
 
 void help_verb(const struct verb *verb, const char *path, FILE *file)
 {
+	const char *synopsis = verb_synopsis(verb);
 	struct text_out out = text_out_for(file);
 
-	fprintf(file, "%slodge %s%s - %s\n\n  lodge %s %s\n\n", out.bold ? "\033[1m" : "", path,
-		out.bold ? "\033[m" : "", verb->summary, path,
-		verb->verbs ? "VERB ..." : verb->synopsis);
+	fprintf(file, "%slodge %s%s - %s\n\n  lodge %s%s%s\n\n", out.bold ? "\033[1m" : "", path,
+		out.bold ? "\033[m" : "", verb->summary, path, *synopsis ? " " : "", synopsis);
 	text_print(&out, verb->description, 0);
 	if (verb->verbs) {
 		text_title(&out, "Verbs");

@@ -42,6 +42,11 @@ const struct verb_option *verb_find_letter(const struct verb *verb, char letter)
 	return NULL;
 }
 
+const char *verb_synopsis(const struct verb *verb)
+{
+	return verb->synopsis ?: verb->verbs ? "VERB ..." : "";
+}
+
 enum complete verb_operand_complete(const struct verb *verb, int index)
 {
 	enum complete c = COMPLETE_NONE;
@@ -123,22 +128,22 @@ static int unknown_verb(const struct invocation *inv, const char *word, struct e
 		{"shutdown", "stop"},
 	};
 	struct suggestion s = {.typed = word};
-	const char *nearest = NULL;
-	char what[96];
+	const char *gap = inv->path[0] ? " " : "";
+	char full[128], nearest[128];
 
-	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++) {
-		const char *name = elsewhere[i][1];
-		const struct verb *v = verb_find(inv->verb, name, strcspn(name, " "));
-
-		if (v && strcmp(word, elsewhere[i][0]) == 0)
-			nearest = name;
-	}
-	for (const struct verb *const *v = inv->verb->verbs; !nearest && *v; v++)
+	for (const struct verb *const *v = inv->verb->verbs; *v; v++)
 		if (!((*v)->flags & VERB_HIDDEN))
 			suggestion_offer(&s, (*v)->name);
-	snprintf(what, sizeof(what), "unknown verb%s%s%s", inv->path[0] ? " of '" : "", inv->path,
-		 inv->path[0] ? "'" : "");
-	return usage_error(inv, what, word, nearest ?: s.nearest, err);
+	for (size_t i = 0; i < ARRAY_SIZE(elsewhere); i++) {
+		const char *name = elsewhere[i][1];
+
+		if (strcmp(word, elsewhere[i][0]) == 0 &&
+		    verb_find(inv->verb, name, strcspn(name, " ")))
+			s.nearest = name;
+	}
+	snprintf(full, sizeof(full), "%s%s%s", inv->path, gap, word);
+	snprintf(nearest, sizeof(nearest), "%s%s%s", inv->path, gap, s.nearest ?: "");
+	return usage_error(inv, "unknown verb", full, s.nearest ? nearest : NULL, err);
 }
 
 static int choice_set(const struct verb_option *o, const char *arg, void *field, struct error *err)
@@ -169,6 +174,9 @@ static int option_set(const struct verb_option *o, const char *arg, void *option
 	int ret;
 
 	snprintf(what, sizeof(what), "--%s", o->name);
+	/* A mistake in a verb's table, not the user's. */
+	if (t->kind != OPTION_CALL && (t->kind == OPTION_FLAG) != !arg)
+		return error_set(err, EINVAL, "%s: bad option table", what);
 	switch (t->kind) {
 	case OPTION_FLAG:
 		*(bool *)field = true;
@@ -197,7 +205,7 @@ static int option_set(const struct verb_option *o, const char *arg, void *option
 		ret = t->set(options, arg, err);
 		return ret < 0 ? error_wrap(err, "%s", what) : 0;
 	}
-	return error_set(err, EINVAL, "%s: bad option table", what);
+	return 0;
 }
 
 /* Takes the option's argument, from the same word or the next, and stores it. */
@@ -317,15 +325,18 @@ static int check_operands(const struct invocation *inv, struct error *err)
 	const struct verb *v = inv->verb;
 	bool few = inv->n_operands < v->min_operands;
 	bool many = v->max_operands >= 0 && inv->n_operands > v->max_operands;
+	const char *synopsis = verb_synopsis(v);
+	const char *gap = *synopsis ? " " : "";
 	char help[96];
 
 	if (!few && !many)
 		return 0;
 	if (few)
-		error_set(err, EINVAL, "too few operands: lodge %s %s", inv->path, v->synopsis);
+		error_set(err, EINVAL, "too few operands: lodge %s%s%s", inv->path, gap,
+			  v->synopsis);
 	else
-		error_set(err, EINVAL, "unexpected operand '%s': lodge %s %s",
-			  inv->operands[v->max_operands], inv->path, v->synopsis);
+		error_set(err, EINVAL, "unexpected operand '%s': lodge %s%s%s",
+			  inv->operands[v->max_operands], inv->path, gap, synopsis);
 	error_hint(err, "%s", help_of(inv, help));
 	return -EINVAL;
 }

@@ -206,6 +206,9 @@ const struct verb *verb_find(const struct verb *group, const char *name, size_t 
 const struct verb_option *verb_find_option(const struct verb *verb, const char *name, size_t len);
 const struct verb_option *verb_find_letter(const struct verb *verb, char letter);
 
+/* What follows the verb's path on its synopsis line; "" where nothing does. */
+const char *verb_synopsis(const struct verb *verb);
+
 /* What operand number `index` (from 0) completes to. */
 enum complete verb_operand_complete(const struct verb *verb, int index);
 

@@ -12,7 +12,6 @@ static int version_run(struct invocation *inv, struct error *err)
 const struct verb verb_version = {
 	.name = "version",
 	.section = VERB_HOST,
-	.synopsis = "",
 	.summary = "print Lodge's version",
 	.description = "Prints the name and version of this program, as `lodge --version` does. "
 		       "What the host it runs on can do is told by `lodge host`.",
