@@ -156,8 +156,9 @@ struct invocation {
 
 /*
  * Text in `description`, `examples` and `details`: paragraphs separated by blank lines, filled to
- * the reader's width. Lines that begin with a space or a tab are kept as they are. `Words in back
- * quotes` are literal (bold on terminals and in man pages).
+ * the reader's width. Lines that begin with a space or a tab are kept as they are. Lines that
+ * begin with "- `TERM` " are items of a list of terms. `Words in back quotes` are literal (bold on
+ * terminals and in man pages).
  */
 struct verb {
 	const char *name;
@@ -170,14 +171,15 @@ struct verb {
 
 	const struct verb_option *options; /* NULL: none */
 	size_t options_size;
-	const void *defaults; /* the options struct before parsing; NULL: zeroes */
+	const void *defaults; /* the options struct before parsing, lists empty; NULL: zeroes */
 
 	int min_operands, max_operands;
 	enum complete operands[3];        /* the last one given repeats */
 	const char *const *operand_words; /* for COMPLETE_WORDS */
 	unsigned flags;
 
-	/* Either subverbs, ended by NULL, ... */
+	/* Either subverbs, ended by NULL (such a group takes --help but no options of its own;
+	 * only the root has some), ... */
 	const struct verb *const *verbs;
 	/* ... or this: returns the exit status, or a negative errno with err filled, which
 	 * `lodge` prints as one line (exit status err->exit_status, by default 125). */
