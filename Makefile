@@ -35,7 +35,7 @@ clean:
 
 format:
 	@tools/install-packages test
-	@git ls-files 'src/*.[ch]' 'tests/*.[ch]' 'bench/*.[ch]' | xargs -r clang-format -i
+	@find src tests bench -name '*.[ch]' -exec clang-format -i {} +
 
 help:
 	@echo 'make           build $(BUILD)/lodge, after installing the packages that needs'
