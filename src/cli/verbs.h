@@ -19,4 +19,5 @@ int oci_main(int argc, char **argv);
 extern const struct verb verb_complete;
 extern const struct verb verb_completion;
 extern const struct verb verb_help;
+extern const struct verb verb_host;
 extern const struct verb verb_version;
