@@ -105,8 +105,9 @@ class Lodge:
         self._processes.append(terminal.process)
         return terminal
 
-    def close(self):
-        """Ends everything, and returns what should not have been left, as a list of lines."""
+    def close(self, patience=2):
+        """Ends everything, and returns what is still there after `patience` seconds and should not
+        be, as a list of lines."""
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
@@ -117,7 +118,7 @@ class Lodge:
                 result = self("rm", "-f", name, status=None)
                 if result.status != 0:
                     problems.append(str(result))
-        end = time.monotonic() + 2
+        end = time.monotonic() + patience
         while (left := self._leftovers()) and time.monotonic() < end:
             time.sleep(0.05)
         self._sweep()
@@ -246,19 +247,23 @@ def command_line(pid):
         return "?"
 
 
+def in_mount_namespace(script):
+    """The output of a shell script that sees cgroup2's tree at /mnt, wherever it is mounted, or
+    whether it is at all. Nobody else sees that mount."""
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", f"mount -t cgroup2 none /mnt || exit\n{script}"],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+
+
 def cgroups():
-    """All control groups of Lodge's, also of a cgroup2 tree that is mounted nowhere."""
-    script = ("mount -t cgroup2 none /mnt 2>/dev/null; "
-              "find /mnt/lodge /sys/fs/cgroup -path '*/lodge/*' -prune -type d 2>/dev/null")
-    done = subprocess.run(["unshare", "-m", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
-    return set(done.stdout.splitlines())
+    """All control groups of Lodge's: those of cgroup2, then those of the v1 hierarchies."""
+    return set(in_mount_namespace(
+        "find /mnt $(awk '$(NF-2) == \"cgroup\" { print $5 }' /proc/self/mountinfo) "
+        "-path '*/lodge/*' -prune -type d").splitlines())
 
 
 def cgroup_is_empty(path):
     """Whether no process is in it or below: one with processes may be somebody else's guest, and
     processes of ours are looked for by themselves."""
-    done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", "mount -t cgroup2 none /mnt 2>/dev/null; "
-         f"find {shlex.quote(path)} -name cgroup.procs -exec cat {{}} +"],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return not done.stdout
+    return not in_mount_namespace(
+        f"find {shlex.quote(path)} -name cgroup.procs -exec cat {{}} +")
