@@ -118,7 +118,7 @@ def import_debian(host):
     """Building takes a minute and the network, so what was built is kept between runs, until the
     code that builds it changes."""
     recipe = hashlib.sha256()
-    for file in sorted((SOURCE / "src" / "image").glob("*build*.c")):
+    for file in sorted((SOURCE / "src" / "image").glob("debian*.c")):
         recipe.update(file.read_bytes())
     cache = pathlib.Path(os.environ.get("LODGE_TEST_CACHE") or BUILD / "test-cache")
     tarball = cache / f"debian-bookworm-{recipe.hexdigest()[:12]}.tar"
