@@ -61,6 +61,10 @@ static void format_amount(const struct progress *p, char *buf, size_t size)
 {
 	char done[24], total[24];
 
+	if (p->unit == PROGRESS_PARTS) {
+		*buf = '\0';
+		return;
+	}
 	if (p->unit == PROGRESS_BYTES) {
 		format_size(p->done, done);
 		format_size(p->total, total);

@@ -15,7 +15,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum progress_unit { PROGRESS_BYTES, PROGRESS_STEPS };
+/* PROGRESS_PARTS: what is counted means nothing to the user, only its share of the whole. */
+enum progress_unit { PROGRESS_BYTES, PROGRESS_STEPS, PROGRESS_PARTS };
 
 struct progress {
 	char label[64], note[96];

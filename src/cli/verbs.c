@@ -8,7 +8,7 @@ static const char *const level_words[] = {"error", "warn", "info", "debug", NULL
 static const char *const format_words[] = {"text", "json", NULL};
 
 static const struct verb *const verbs[] = {
-	&verb_host, &verb_help, &verb_completion, &verb_version, &verb_complete, NULL,
+	&verb_image, &verb_host, &verb_help, &verb_completion, &verb_version, &verb_complete, NULL,
 };
 
 static const struct verb_option options[] = {

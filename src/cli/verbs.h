@@ -20,4 +20,5 @@ extern const struct verb verb_complete;
 extern const struct verb verb_completion;
 extern const struct verb verb_help;
 extern const struct verb verb_host;
+extern const struct verb verb_image;
 extern const struct verb verb_version;

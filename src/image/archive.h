@@ -66,8 +66,7 @@
 	X(archive_write_header)                                                                    \
 	X(archive_write_new)                                                                       \
 	X(archive_write_open_fd)                                                                   \
-	X(archive_write_set_bytes_per_block)                                                       \
-	X(archive_write_set_format_pax_restricted)                                                 \
+	X(archive_write_set_format_pax)                                                            \
 	X(archive_write_set_options)
 
 struct archive_api {

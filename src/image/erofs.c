@@ -14,7 +14,6 @@
  * lz4 costs nothing, not even time to build (less is written), and saves 38 %. Larger clusters
  * would save more, but guests' kernels before 5.13 cannot read them.
  */
-#include "base/process.h"
 #include "image/internal.h"
 
 /* The same for every image: what is in the file depends on the tree alone, but for the time of
@@ -22,8 +21,14 @@
 #define EROFS_UUID "10d6e10d-6e10-4d6e-90d6-e10d6e10d6e1"
 
 int erofs_make(const struct image_work *work, const char *path, const char *directory,
-	       const struct strv *leave_out, struct error *err)
+	       const struct strv *leave_out, const struct image_options *options, struct error *err)
 {
+	struct helper mkfs = {
+		.package = "erofs-utils",
+		.options = options,
+		.stage = "packing",
+		.line = helper_keep_last,
+	};
 	autostrv struct strv args = {0};
 	int rc;
 
@@ -42,5 +47,6 @@ int erofs_make(const struct image_work *work, const char *path, const char *dire
 		rc = strv_push(&args, directory, err);
 	if (rc < 0)
 		return rc;
-	return process_run((const char *const *)args.v, "erofs-utils", -1, err);
+	mkfs.argv = (const char *const *)args.v;
+	return helper_run(&mkfs, work, err);
 }

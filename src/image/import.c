@@ -28,9 +28,7 @@ static int import_directory(struct image_work *work, const char *path, int fd,
 	if (rc == 0)
 		rc = manifest_from_tree(fd, source, options, manifest, err);
 	if (rc == 0)
-		rc = image_progress(options, "packing", -1, err);
-	if (rc == 0)
-		rc = erofs_make(work, rootfs, directory, &leave_out, err);
+		rc = erofs_make(work, rootfs, directory, &leave_out, options, err);
 	return rc;
 }
 
@@ -50,9 +48,7 @@ int import_tree(struct image_work *work, const char *name, const char *source, c
 	if (rc == 0 && config)
 		rc = manifest_set_config(*manifest, config, options, err);
 	if (rc == 0)
-		rc = image_progress(options, "packing", -1, err);
-	if (rc == 0)
-		rc = erofs_make(work, rootfs, tree, NULL, err);
+		rc = erofs_make(work, rootfs, tree, NULL, options, err);
 	/* Only the EROFS file and the manifest may be there when it becomes an image. */
 	return rc < 0 ? rc : dir_remove_all(work->fd, name, err);
 }

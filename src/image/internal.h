@@ -105,10 +105,31 @@ int unpack_tarball(struct unpack *unpack, int fd, struct error *err);
  * EINVAL for "..", ENAMETOOLONG. */
 int unpack_clean_path(const char *path, char *clean, size_t size, struct error *err);
 
+/*
+ * A program that works for us. Every line that it says goes to `line`, which keeps in `why` what
+ * could be the reason of a failure (helper_keep_last() keeps just the last) and may change `stage`,
+ * which is reported as progress some ten times a second.
+ */
+struct helper {
+	const char *const *argv;
+	const char *package; /* that it comes in */
+	const struct image_options *options;
+	const char *stage;
+	void (*line)(struct helper *helper, const char *line);
+	char why[512];
+};
+
+void helper_keep_last(struct helper *helper, const char *line);
+
+/* Errors: ENOENT (not installed), ECHILD (failed), ENOSPC (failed for that), and what the progress
+ * callback returned, in which case the program is gone. */
+int helper_run(struct helper *helper, const struct image_work *work, struct error *err);
+
 /* Makes the EROFS file `path` of a directory; what matches one of the patterns (extended regular
  * expressions over paths below the directory) is left out. */
 int erofs_make(const struct image_work *work, const char *path, const char *directory,
-	       const struct strv *leave_out, struct error *err);
+	       const struct strv *leave_out, const struct image_options *options,
+	       struct error *err);
 
 /* From the tree `name` in the working directory to its root.erofs and a manifest; the tree is gone
  * then. `config` may be NULL. */
