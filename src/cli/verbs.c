@@ -8,7 +8,10 @@ static const char *const level_words[] = {"error", "warn", "info", "debug", NULL
 static const char *const format_words[] = {"text", "json", NULL};
 
 static const struct verb *const verbs[] = {
-	&verb_image, &verb_host, &verb_help, &verb_completion, &verb_version, &verb_complete, NULL,
+	&verb_run,        &verb_create,  &verb_start,    &verb_stop, &verb_kill,
+	&verb_rm,         &verb_ls,      &verb_inspect,  &verb_logs, &verb_attach,
+	&verb_exec,       &verb_wait,    &verb_image,    &verb_host, &verb_help,
+	&verb_completion, &verb_version, &verb_complete, NULL,
 };
 
 static const struct verb_option options[] = {

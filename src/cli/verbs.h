@@ -16,9 +16,21 @@ int lodge_fail(const struct error *err);
 /* The same binary under the name lodge-oci. */
 int oci_main(int argc, char **argv);
 
+extern const struct verb verb_attach;
 extern const struct verb verb_complete;
 extern const struct verb verb_completion;
+extern const struct verb verb_create;
+extern const struct verb verb_exec;
 extern const struct verb verb_help;
 extern const struct verb verb_host;
 extern const struct verb verb_image;
+extern const struct verb verb_inspect;
+extern const struct verb verb_kill;
+extern const struct verb verb_logs;
+extern const struct verb verb_ls;
+extern const struct verb verb_rm;
+extern const struct verb verb_run;
+extern const struct verb verb_start;
+extern const struct verb verb_stop;
 extern const struct verb verb_version;
+extern const struct verb verb_wait;

@@ -3,6 +3,15 @@
 
 #include <stdlib.h>
 
+void container_binds_free(struct container_bind *binds, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		free(binds[i].source);
+		free(binds[i].destination);
+	}
+	free(binds);
+}
+
 void container_spec_clear(struct container_spec *spec)
 {
 	strv_free(&spec->args);
@@ -11,11 +20,7 @@ void container_spec_clear(struct container_spec *spec)
 	free(spec->user);
 	free(spec->upper_dir);
 	free(spec->hostname);
-	for (size_t i = 0; i < spec->n_binds; i++) {
-		free(spec->binds[i].source);
-		free(spec->binds[i].destination);
-	}
-	free(spec->binds);
+	container_binds_free(spec->binds, spec->n_binds);
 	free(spec->cgroup_name);
 	*spec = (struct container_spec){0};
 }

@@ -64,4 +64,5 @@ struct container_spec {
 	uint64_t boot_time_ns; /* CLOCK_BOOTTIME at which the container's own clock starts */
 };
 
+void container_binds_free(struct container_bind *binds, size_t n);
 void container_spec_clear(struct container_spec *spec);

@@ -1,0 +1,126 @@
+/* `lodge exec`: one more process in a running guest. */
+#include "base/cleanup.h"
+#include "cli/guest_options.h"
+#include "cli/relay.h"
+#include "container/container.h"
+#include "guest/control.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct exec_options {
+	bool interactive, terminal, detach;
+	const char *user, *workdir;
+	struct strv env;
+};
+
+static int make_process(const struct guest *g, const struct exec_options *o, char **words, int n,
+			struct container_process *p, struct error *err)
+{
+	const char *term = getenv("TERM");
+	int rc = 0;
+
+	*p = (struct container_process){
+		.cwd = o->workdir,
+		.user = o->user ?: g->config.user,
+		.terminal = o->terminal,
+		.capabilities = g->config.capabilities,
+		.no_new_privileges = !g->config.system,
+		.seccomp = g->config.system ? SECCOMP_SYSTEM : SECCOMP_APPLICATION,
+	};
+	if (!p->cwd && !g->config.system)
+		p->cwd = g->config.cwd;
+	for (int i = 0; !rc && i < n; i++)
+		rc = strv_push(&p->args, words[i], err);
+	for (size_t i = 0; !rc && i < g->config.env.n; i++)
+		rc = strv_push(&p->env, g->config.env.v[i], err);
+	if (!rc)
+		rc = strv_push(&p->env, "container=lodge", err);
+	if (!rc && o->terminal)
+		rc = strv_pushf(&p->env, err, "TERM=%s", term ?: "xterm");
+	for (size_t i = 0; !rc && i < o->env.n; i++)
+		rc = env_add(&p->env, o->env.v[i], err);
+	return rc;
+}
+
+static int start_process(const struct guest *g, const struct exec_options *o, int init_pidfd,
+			 struct container_process *p, int *status, struct error *err)
+{
+	const struct relay_options relay = {
+		.stdin_too = o->terminal && o->interactive,
+		.terminal = o->terminal,
+		.forward_signals = true,
+	};
+	autofd int pidfd = -EBADF;
+	autofd int console = -EBADF;
+	pid_t pid;
+	int rc;
+
+	relay_block_signals();
+	rc = container_exec(init_pidfd, g->id, p, &pid, &pidfd, &console, err);
+	if (rc < 0)
+		return rc;
+	return relay_process(pidfd, console, &relay, status, err);
+}
+
+static int exec_run(struct invocation *inv, struct error *err)
+{
+	const struct exec_options *o = inv->options;
+	struct container_process p = {0};
+	struct control_status status;
+	autoguest struct guest *g = NULL;
+	autostate struct state *s = NULL;
+	autofd int init_pidfd = -EBADF;
+	autofd int client = -EBADF;
+	int exit_status, rc;
+
+	rc = state_open(&s, err);
+	if (!rc)
+		rc = guest_find(s, inv->operands[0], &g, err);
+	if (!rc)
+		rc = guest_connect(s, g, &client, err);
+	if (!rc)
+		rc = control_query(client, &status, &init_pidfd, err);
+	if (!rc)
+		rc = make_process(g, o, inv->operands + 1, inv->n_operands - 1, &p, err);
+	if (!rc)
+		rc = start_process(g, o, init_pidfd, &p, &exit_status, err);
+	strv_free(&p.args);
+	strv_free(&p.env);
+	return rc < 0 ? rc : exit_status;
+}
+
+static const struct verb_option exec_options[] = {
+	{"interactive", 'i', NULL, option_flag(struct exec_options, interactive),
+	 "with `--tty`: pass what is typed on (without `--tty` the command always has our standard "
+	 "input)"},
+	{"tty", 't', NULL, option_flag(struct exec_options, terminal),
+	 "give the command a terminal of the guest's"},
+	{"user", 'u', "USER[:GROUP]", option_string(struct exec_options, user),
+	 "who runs it (as the guest's own command, else root)"},
+	{"workdir", 'w', "DIRECTORY", option_string(struct exec_options, workdir),
+	 "where it starts (the user's home)"},
+	{"env", 'e', "NAME=VALUE", option_strings(struct exec_options, env),
+	 "set a variable in its environment; without `=VALUE` take our own"},
+	{},
+};
+
+const struct verb verb_exec = {
+	.name = "exec",
+	.section = VERB_WATCH,
+	.synopsis = "[OPTIONS] GUEST [--] CMD...",
+	.summary = "run a command in a running guest",
+	.description = "Runs a command in all of the guest's namespaces and within its limits and "
+		       "system call filter, with our own standard input and output, and exits with "
+		       "its status: 126 when it could not be executed, 127 when there is none, 125 "
+		       "when Lodge failed.",
+	.examples = "    lodge exec web systemctl status nginx\n    lodge exec -it web bash",
+	.options = exec_options,
+	.options_size = sizeof(struct exec_options),
+	.min_operands = 2,
+	.max_operands = VERB_ANY_NUMBER,
+	.operands = {COMPLETE_GUEST, COMPLETE_NONE},
+	.flags = VERB_COMMAND,
+	.run = exec_run,
+};

@@ -1,0 +1,162 @@
+/*
+ * A process that joins a running container: `lodge exec`. A go-between, forked with memory of its
+ * own because the kernel lets nobody who shares memory into a time namespace, joins the cgroup and
+ * the namespaces, and forks the process as a child of ours (a pid namespace takes children only).
+ */
+#include "container/internal.h"
+
+#include "base/process.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ALL_NAMESPACES                                                                             \
+	(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | \
+	 CLONE_NEWCGROUP | CLONE_NEWTIME)
+
+struct join {
+	int init_pidfd;
+	const char *cgroup_name;
+	const struct container_process *process;
+	int sock; /* to the caller: see start.c; "P" with the pidfd, then pid_t, comes first */
+};
+
+struct joined {
+	char tag; /* 'P' */
+	pid_t pid;
+};
+
+/* In the container, as the process that shall become the command. */
+static int run_process(const struct join *j, struct error *err)
+{
+	const struct container_process *p = j->process;
+	const struct exec_args last = {
+		.args = p->args.v,
+		.env = p->env.v,
+		.cwd = p->cwd,
+		.user = p->user,
+		.capabilities = p->capabilities,
+		.no_new_privileges = p->no_new_privileges,
+		.seccomp = p->seccomp,
+	};
+	int rc;
+
+	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+		return error_sys(err, errno, "become root of the container");
+	if (p->terminal) {
+		autofd int master = terminal_open(err);
+
+		if (master < 0)
+			return master;
+		rc = socket_send_fds(j->sock, "C", 1, &master, 1, err);
+		if (rc < 0)
+			return rc;
+	}
+	return process_exec(&last, err);
+}
+
+static int join(const struct join *j, struct error *err)
+{
+	autocgroup struct cgroup *cg = NULL;
+	struct joined message = {.tag = 'P'};
+	int pidfd = -EBADF;
+	struct clone_args args = {
+		.flags = CLONE_PIDFD | CLONE_PARENT,
+		.pidfd = (uint64_t)(uintptr_t)&pidfd,
+	};
+	long pid;
+	int rc;
+
+	rc = cgroup_open(j->cgroup_name, &cg, err);
+	if (!rc)
+		rc = cgroup_attach(cg, getpid(), true, err);
+	if (rc < 0)
+		return rc;
+	if (setns(j->init_pidfd, ALL_NAMESPACES) < 0)
+		return error_sys(err, errno, "join the container's namespaces");
+	pid = syscall(SYS_clone3, &args, sizeof(args));
+	if (pid < 0)
+		return error_sys(err, errno, "start a process in the container");
+	if (pid == 0) {
+		rc = run_process(j, err);
+		socket_send_fds(j->sock, err, sizeof(*err), NULL, 0, NULL);
+		_exit(err->exit_status ?: 125);
+	}
+	message.pid = (pid_t)pid;
+	return socket_send_fds(j->sock, &message, sizeof(message), &pidfd, 1, err);
+}
+
+static int receive(int sock, pid_t *pid, int *pidfd, int *console_fd, struct error *err)
+{
+	union {
+		struct joined joined;
+		struct error err;
+	} message;
+
+	for (;;) {
+		size_t n_fds = 0;
+		int fd = -EBADF;
+		ssize_t n = socket_recv_fds(sock, &message, sizeof(message), &fd, 1, &n_fds, err);
+
+		if (n < 0)
+			return (int)n;
+		if (n == 0)
+			return *pidfd >= 0 ? 0
+					   : error_set(err, ECHILD, "could not join the container");
+		if (n == (ssize_t)sizeof(message.err) && message.err.code > 0) {
+			*err = message.err;
+			return -err->code;
+		}
+		if (n == (ssize_t)sizeof(message.joined) && n_fds == 1) {
+			*pid = message.joined.pid;
+			*pidfd = fd;
+		} else if (n == 1 && n_fds == 1) {
+			fd_close(console_fd);
+			*console_fd = fd;
+		}
+	}
+}
+
+int container_exec(int init_pidfd, const char *cgroup_name, const struct container_process *process,
+		   pid_t *pid, int *pidfd, int *console_fd, struct error *err)
+{
+	struct join j = {.init_pidfd = init_pidfd, .cgroup_name = cgroup_name, .process = process};
+	autofd int ours = -EBADF;
+	int socks[2], rc;
+	pid_t helper;
+
+	*pidfd = *console_fd = -EBADF;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0)
+		return error_sys(err, errno, "make a socket pair");
+	ours = socks[0];
+	j.sock = socks[1];
+	helper = fork();
+	if (helper == 0) {
+		struct error failure = {0};
+
+		close(ours);
+		/* The container must not look into a process of ours (ptrace(2), proc(5)). */
+		prctl(PR_SET_DUMPABLE, 0);
+		if (join(&j, &failure) < 0)
+			socket_send_fds(j.sock, &failure, sizeof(failure), NULL, 0, NULL);
+		_exit(0);
+	}
+	close(socks[1]);
+	if (helper < 0)
+		return error_sys(err, errno, "start a helper process");
+	rc = receive(ours, pid, pidfd, console_fd, err);
+	waitpid(helper, NULL, 0);
+	if (rc < 0 && *pidfd >= 0) {
+		waitid(P_PIDFD, (id_t)*pidfd, NULL, WEXITED | __WALL);
+		fd_close(pidfd);
+		fd_close(console_fd);
+	}
+	return rc;
+}

@@ -1,0 +1,474 @@
+/*
+ * The monitor: one process a guest, forked by the command that starts it. It is the parent of the
+ * guest's init, holds the guest's lock, console and log, and answers on its control socket. It
+ * lives as long as the guest runs, over reboots from inside, and records how it ended.
+ */
+#include "guest/monitor.h"
+
+#include "base/cleanup.h"
+#include "base/file.h"
+#include "base/log.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+/* ---- starting the guest ---- */
+
+/* <state>/guests/ID with the writable layer; made at the first start. */
+static int open_files(struct monitor *m, struct error *err)
+{
+	static const char *const dirs[] = {"rw", "rw/upper", "rw/work"};
+	char path[GUEST_PATH_MAX];
+
+	guest_path(m->guest->id, path);
+	m->files_fd = dir_make_open(m->state->fd, path, 0711, err);
+	if (m->files_fd < 0)
+		return m->files_fd;
+	/* A volatile overlay leaves a mark that forbids to mount it again, since a power cut could
+	 * have torn it; there was none. */
+	if (m->guest->auto_remove) {
+		int rc = dir_remove_all(m->files_fd, "rw/work", err);
+
+		if (rc < 0)
+			return rc;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
+		if (mkdirat(m->files_fd, dirs[i], 0755) < 0 && errno != EEXIST)
+			return error_sys(err, errno, "make directory %s of guest %s", dirs[i],
+					 m->guest->name);
+	return 0;
+}
+
+static int make_spec(struct monitor *m, struct container_spec *spec, struct error *err)
+{
+	const struct guest_config *config = &m->guest->config;
+	struct timespec now;
+	int rc = 0;
+
+	clock_gettime(CLOCK_BOOTTIME, &now);
+	*spec = (struct container_spec){
+		.terminal = config->terminal,
+		.capabilities = config->capabilities,
+		.no_new_privileges = !config->system,
+		.seccomp = config->system ? SECCOMP_SYSTEM : SECCOMP_APPLICATION,
+		.root_read_only = config->read_only,
+		.root_volatile = m->guest->auto_remove,
+		.id_base = (uint32_t)m->guest->id_base,
+		.host_network = config->host_network,
+		.system = config->system,
+		.resources = config->resources,
+		.boot_time_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec,
+		.cwd = config->cwd,
+		.user = config->user,
+		.hostname = config->hostname,
+		.args = config->args,
+		.binds = config->binds,
+		.n_binds = config->n_binds,
+		.cgroup_name = m->guest->id,
+	};
+	for (size_t i = 0; !rc && i < config->env.n; i++)
+		rc = strv_push(&spec->env, config->env.v[i], err);
+	if (!rc)
+		rc = strv_pushf(&spec->env, err, "HOSTNAME=%s", config->hostname);
+	/* By this systemd, and others after it, know where they are. */
+	if (!rc)
+		rc = strv_push(&spec->env, "container=lodge", err);
+	if (!rc && config->terminal)
+		rc = strv_push(&spec->env, "TERM=xterm-256color", err);
+	spec->upper_dir = str_printf("%s/guests/%s/rw", m->state->dir, m->guest->id);
+	if (!rc && !spec->upper_dir)
+		rc = error_oom(err);
+	return rc;
+}
+
+/* What the spec owns itself; the rest is the configuration's. */
+static void spec_clear(struct container_spec *spec)
+{
+	strv_free(&spec->env);
+	free(spec->upper_dir);
+}
+
+static void on_child(void *data, int status);
+
+static int start_container(struct monitor *m, struct error *err)
+{
+	int stdio[3] = {-EBADF, -EBADF, -EBADF};
+	autofree char *mount_dir = NULL;
+	struct container_spec spec = {0};
+	int rc;
+
+	rc = open_files(m, err);
+	if (!rc)
+		rc = image_mount(m->state, m->guest->image, &m->image, err);
+	if (!rc)
+		rc = console_open_stdio(m, stdio, err);
+	if (!rc)
+		rc = make_spec(m, &spec, err);
+	mount_dir = str_printf("%s/guests/%s", m->state->run_dir, m->guest->id);
+	if (!rc && !mount_dir)
+		rc = error_oom(err);
+	if (!rc)
+		rc = container_start(&spec, m->image.tree_fd, mount_dir, stdio, &m->container, err);
+	for (int i = 0; i < 3; i++)
+		fd_close(&stdio[i]);
+	fd_close(&m->image.tree_fd);
+	spec_clear(&spec);
+	if (!rc)
+		rc = loop_add_child(m->loop, m->container.pidfd, on_child, m, &m->child, err);
+	if (!rc)
+		rc = console_start(m, err);
+	return rc;
+}
+
+/* Takes down what start_container() set up; the init has been reaped. */
+static void stop_container(struct monitor *m)
+{
+	struct error err = {0};
+
+	watch_free(steal_ptr(&m->child));
+	watch_free(steal_ptr(&m->kill_timer));
+	console_close(m);
+	if (container_destroy(&m->container, &err) < 0)
+		log_warn("guest %s: %s", m->guest->name, err.message);
+	image_unmount(m->state, &m->image);
+	fd_close(&m->files_fd);
+}
+
+/* ---- its end ---- */
+
+/* reboot(2) in a pid namespace: the kernel ends its init by SIGHUP for a restart and by SIGINT for
+ * a halt; a signal from outside can't, since an init ignores these from its parents too. */
+static bool wants_reboot(const struct monitor *m)
+{
+	return m->guest->config.system && WIFSIGNALED(m->wait_status) &&
+	       WTERMSIG(m->wait_status) == SIGHUP;
+}
+
+static int exit_status(const struct monitor *m)
+{
+	if (WIFEXITED(m->wait_status))
+		return WEXITSTATUS(m->wait_status);
+	if (m->guest->config.system && WTERMSIG(m->wait_status) == SIGINT)
+		return 0;
+	return 128 + WTERMSIG(m->wait_status);
+}
+
+static const char *exit_reason(const struct monitor *m)
+{
+	if (!WIFSIGNALED(m->wait_status) || WTERMSIG(m->wait_status) != SIGKILL)
+		return NULL;
+	if (m->container.cgroup && cgroup_oom_killed(m->container.cgroup))
+		return "killed by the kernel: it used more than its memory limit";
+	return m->stopping ? "killed: it did not stop in time" : "killed";
+}
+
+static void on_child(void *data, int status)
+{
+	struct monitor *m = data;
+
+	m->exited = true;
+	m->wait_status = status;
+	console_guest_gone(m);
+	monitor_check_end(m);
+}
+
+void monitor_check_end(struct monitor *m)
+{
+	if (m->exited && console_drained(m))
+		loop_quit(m->loop);
+}
+
+/* ---- what clients ask for ---- */
+
+/* Whether the init has a handler for the signal: without, the kernel drops it for a namespace's
+ * init (pid_namespaces(7)), SIGKILL and SIGSTOP apart. */
+static bool is_handled(pid_t pid, int signo)
+{
+	autofree char *status = NULL;
+	char path[32];
+	const char *caught;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (file_read_at(AT_FDCWD, path, 65536, &status, NULL, NULL) < 0)
+		return true;
+	caught = strstr(status, "\nSigCgt:");
+	return !caught || (strtoull(caught + 8, NULL, 16) >> (signo - 1)) & 1;
+}
+
+/* Signals that by default end a process (signal(7)), so that without a handler they mean: end. */
+static bool ends_by_default(int signo)
+{
+	return signo != SIGCHLD && signo != SIGCONT && signo != SIGURG && signo != SIGWINCH &&
+	       signo != SIGTSTP && signo != SIGTTIN && signo != SIGTTOU && signo != SIGSTOP;
+}
+
+static void send_signal(struct monitor *m, int signo)
+{
+	if (m->container.pidfd >= 0)
+		syscall(SYS_pidfd_send_signal, m->container.pidfd, signo, NULL, 0);
+}
+
+void monitor_signal(struct monitor *m, int signo)
+{
+	if (m->exited || signo < 1 || signo > SIGRTMAX)
+		return;
+	/* An application is not written to be an init: what would end it elsewhere does so here. */
+	if (!m->guest->config.system && ends_by_default(signo) &&
+	    !is_handled(m->container.pid, signo))
+		signo = SIGKILL;
+	send_signal(m, signo);
+}
+
+/* The signal by which this init shuts its system down. */
+static int shutdown_signal(const struct monitor *m)
+{
+	char path[32];
+	autofree char *comm = NULL;
+	int signo = SIGTERM;
+
+	if (m->guest->config.stop_signal &&
+	    guest_parse_signal(m->guest->config.stop_signal, &signo, NULL) == 0)
+		return signo;
+	if (!m->guest->config.system)
+		return SIGTERM;
+	snprintf(path, sizeof(path), "/proc/%d/comm", m->container.pid);
+	if (file_read_at(AT_FDCWD, path, 64, &comm, NULL, NULL) == 0 &&
+	    str_eq(str_chomp(comm), "systemd"))
+		return SIGRTMIN + 3; /* systemd(1), "SIGRTMIN+3": halt */
+	return SIGPWR;               /* sysvinit and its kin: power is failing */
+}
+
+static void on_kill_timer(void *data)
+{
+	struct monitor *m = data;
+
+	send_signal(m, SIGKILL);
+}
+
+void monitor_stop(struct monitor *m, int timeout_s)
+{
+	if (m->exited) {
+		/* Only a client that does not read keeps us. */
+		console_drop_clients(m);
+		monitor_check_end(m);
+		return;
+	}
+	m->stopping = true;
+	if (timeout_s > 0)
+		monitor_signal(m, shutdown_signal(m));
+	watch_free(steal_ptr(&m->kill_timer));
+	if (timeout_s <= 0 || loop_add_timer(m->loop, (uint64_t)timeout_s * 1000, on_kill_timer, m,
+					     &m->kill_timer, NULL) < 0)
+		send_signal(m, SIGKILL);
+}
+
+/* The host shuts down, or an administrator ends us: the guest is asked to stop. */
+static void on_terminate(void *data, int signo)
+{
+	monitor_stop(data, GUEST_STOP_TIMEOUT_S);
+}
+
+/* ---- the process ---- */
+
+/* Leaves the terminal, the directory and the descriptors of the command that forked us. */
+static int leave_command(struct error *err)
+{
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	autofd int null = file_open_at(AT_FDCWD, "/dev/null", O_RDWR, 0, err);
+
+	if (null < 0)
+		return null;
+	if (setsid() < 0 || chdir("/") < 0)
+		return error_sys(err, errno, "become a monitor");
+	for (int i = 0; i < 3; i++)
+		if (dup2(null, i) < 0)
+			return error_sys(err, errno, "become a monitor");
+	umask(022);
+	sigaction(SIGPIPE, &ignore, NULL);
+	sigaction(SIGHUP, &ignore, NULL);
+	sigaction(SIGINT, &ignore, NULL);
+	sigaction(SIGQUIT, &ignore, NULL);
+	/* What the command had blocked stays blocked: the loop reads SIGTERM, the rest is ignored.
+	 */
+	prctl(PR_SET_NAME, "lodge-monitor");
+	return 0;
+}
+
+/* While the guest runs: what its end will need, and a diary for what nobody waits to hear. */
+static void prepare_for_end(struct monitor *m)
+{
+	struct error err = {0};
+
+	if (state_reopen_db(m->state, &err) < 0)
+		log_warn("guest %s: %s", m->guest->name, err.message);
+	if (!m->guest->auto_remove)
+		log_to_fd(openat(m->files_fd, "monitor.log",
+				 O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+}
+
+static int run_guest(struct monitor *m, struct error *err)
+{
+	int rc;
+
+	for (bool first = true;; first = false) {
+		m->exited = false;
+		rc = start_container(m, err);
+		if (rc < 0)
+			return rc;
+		if (first) {
+			console_broadcast(m, CONTROL_STARTED, NULL, 0);
+			prepare_for_end(m);
+		}
+		rc = loop_run(m->loop, err);
+		if (rc < 0 || !wants_reboot(m) || m->stopping)
+			return rc;
+		stop_container(m);
+	}
+}
+
+/* Everything that a reader of the database or of the run directory could see is done before the
+ * clients hear of the end; what is only work comes after. */
+static void finish(struct monitor *m)
+{
+	struct control_exit message = {.status = exit_status(m)};
+	const char *reason = exit_reason(m);
+	struct error err = {0};
+	int rc = 0;
+
+	if (reason)
+		snprintf(message.reason, sizeof(message.reason), "%s", reason);
+	stop_container(m);
+	if (!m->state->db)
+		rc = state_reopen_db(m->state, &err);
+	if (!rc && m->guest->auto_remove)
+		rc = state_set_durable(m->state, false, &err);
+	if (!rc)
+		rc = guest_record_exit(m->state, m->guest, message.status, reason, &err);
+	if (rc < 0)
+		log_error("guest %s: record its end: %s", m->guest->name, err.message);
+	guest_unlock(m->state, m->guest->id, &m->lock_fd);
+	console_broadcast(m, CONTROL_EXIT, &message, sizeof(message));
+}
+
+/* It could not be started: as if it had not been tried. */
+static void give_up(struct monitor *m, const struct error *why)
+{
+	struct error err = {0};
+
+	if (m->container.pidfd >= 0) {
+		send_signal(m, SIGKILL);
+		waitid(P_PIDFD, (id_t)m->container.pidfd, NULL, WEXITED | __WALL);
+	}
+	stop_container(m);
+	if (!m->state->db && state_reopen_db(m->state, &err) < 0)
+		log_error("guest %s: %s", m->guest->name, err.message);
+	else
+		guest_record_exit(m->state, m->guest, why->exit_status ? why->exit_status : 125,
+				  why->message, &err);
+	guest_unlock(m->state, m->guest->id, &m->lock_fd);
+	console_broadcast(m, CONTROL_FAILED, why, sizeof(*why));
+}
+
+static _Noreturn void monitor_main(struct state *state, struct guest *guest, int lock_fd,
+				   int client_fd, bool stdin_too)
+{
+	struct monitor m = {
+		.state = state,
+		.guest = guest,
+		.lock_fd = lock_fd,
+		.files_fd = -EBADF,
+		.listen_fd = -EBADF,
+		.container = CONTAINER_NONE,
+		.image = IMAGE_MOUNT_INIT,
+		.outputs = {{.fd = -EBADF}, {.fd = -EBADF}},
+		.stdin_fd = -EBADF,
+		.terminal_hold = -EBADF,
+	};
+	struct client *client = NULL;
+	struct error err = {0};
+	int rc;
+
+	/* SQLite's connections don't survive a fork. */
+	state_forget_db(state);
+	rc = leave_command(&err);
+	if (!rc)
+		rc = loop_new(&m.loop, &err);
+	if (!rc)
+		rc = loop_add_signal(m.loop, SIGTERM, on_terminate, &m, NULL, &err);
+	if (!rc)
+		rc = console_add_client(&m, client_fd, &client, &err);
+	if (!rc) {
+		client->output = client->lossless = true;
+		client->input = stdin_too;
+		m.stdin_owner = stdin_too ? client : NULL;
+		rc = console_listen(&m, &err);
+	}
+	if (!rc)
+		rc = run_guest(&m, &err);
+	if (rc < 0)
+		give_up(&m, &err);
+	else
+		finish(&m);
+	console_drop_clients(&m);
+	guest_log_close(m.log);
+	if (guest->auto_remove) {
+		char path[GUEST_PATH_MAX];
+
+		guest_path(guest->id, path);
+		dir_remove_all(state->fd, path, NULL);
+	}
+	_exit(0);
+}
+
+static int mark_running(struct state *s, struct guest *g, struct error *err)
+{
+	int rc;
+
+	g->started_at = state_now();
+	rc = state_exec(s, err, "UPDATE guests SET state='running', started_at=? WHERE id=?", "is",
+			g->started_at, g->id);
+	if (rc == 0)
+		rc = error_set(err, ENOENT, "guest '%s' has just been removed", g->name);
+	return rc < 0 ? rc : 0;
+}
+
+int guest_start(struct state *s, struct guest *g, int *lock_fd, bool stdin_too, int *client_fd,
+		struct error *err)
+{
+	autofd int ours = -EBADF;
+	int socks[2], rc = 0;
+	pid_t pid;
+
+	if (g->state != GUEST_RUNNING)
+		rc = mark_running(s, g, err);
+	if (!rc && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0)
+		rc = error_sys(err, errno, "make a socket pair");
+	if (rc < 0) {
+		guest_unlock(s, g->id, lock_fd);
+		return rc;
+	}
+	ours = socks[0];
+	pid = fork();
+	if (pid == 0) {
+		close(socks[0]);
+		fcntl(socks[1], F_SETFL, O_NONBLOCK);
+		monitor_main(s, g, *lock_fd, socks[1], stdin_too);
+	}
+	close(socks[1]);
+	if (pid < 0) {
+		rc = error_sys(err, errno, "start the guest's monitor");
+		guest_unlock(s, g->id, lock_fd);
+		return rc;
+	}
+	fd_close(lock_fd); /* the monitor has it */
+	*client_fd = steal_fd(&ours);
+	return 0;
+}
