@@ -229,6 +229,7 @@ static size_t count_text(const struct guest_log *log, size_t size)
 /* Says what is missing, once there is room to say it. */
 static bool note_dropped(struct guest_log *log, const struct timespec *now)
 {
+	size_t kept;
 	char text[160];
 	int n = snprintf(text, sizeof(text),
 			 "lodge: %llu bytes of the guest's output are missing here: %s",
@@ -237,10 +238,11 @@ static bool note_dropped(struct guest_log *log, const struct timespec *now)
 	if (log->in_line[GUEST_LOG_STDERR]) /* the note gets a line of its own */
 		put_record(log, now, GUEST_LOG_STDERR, true, "", 0);
 	put_record(log, now, GUEST_LOG_STDERR, true, text, (size_t)n);
-	if (flush(log) == log->used) {
-		log->dropped_bytes = 0;
+	kept = flush(log);
+	if (kept)
 		log->in_line[GUEST_LOG_STDERR] = false;
-	}
+	if (kept == log->used)
+		log->dropped_bytes = 0;
 	log->used = 0;
 	return log->dropped_bytes == 0;
 }
