@@ -327,6 +327,7 @@ static void fill_disk(size_t line_size, size_t write_size, rlim_t room)
 	assert_in_range(kept, room / 3, room);
 	assert_memory_equal(s.data[0], text, kept);
 	assert_string_equal(s.data[0] + kept, "back\nagain\n");
+	assert_true(str_starts_with(s.data[1], "part\nlodge: "));
 	assert_int_equal(sscanf(s.data[1], "part\nlodge: %zu bytes", &missing), 1);
 	assert_int_equal(missing, size + 4 - kept);
 	assert_non_null(strstr(s.data[1], "File too large\n"));
