@@ -130,7 +130,7 @@ def import_debian(host):
     for old in cache.glob("debian-bookworm-*"):
         old.unlink()
     partial = tarball.with_suffix(".partial")
-    host("image", "export", "debian", "-o", partial)
+    host("image", "export", "debian", partial)
     partial.rename(tarball)
 
 

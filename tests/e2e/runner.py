@@ -89,7 +89,11 @@ class Lodge:
         return result
 
     def json(self, *args, **kwargs):
+        """A listing, as what `--format json` says."""
         return json.loads(self(*args, "--format", "json", **kwargs).stdout)
+
+    def inspect(self, guest):
+        return json.loads(self("inspect", guest).stdout)[0]
 
     def start(self, *args, **kwargs):
         """Runs `lodge ARGS` beside the test, with pipes; returns the subprocess.Popen."""
