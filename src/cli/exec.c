@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 struct exec_options {
-	bool interactive, terminal, detach;
+	bool interactive, terminal;
 	const char *user, *workdir;
 	struct strv env;
 };

@@ -19,9 +19,15 @@ struct container {
 	int pidfd;      /* the same; the caller reaps it */
 	int console_fd; /* the terminal's master side, non-blocking; -EBADF without a terminal */
 	struct cgroup *cgroup;
+	/* Its mount namespace, and the one that it was made in: kept, so that not the container's
+	 * last process takes down all that is mounted there, while somebody waits for its end, but
+	 * container_release(). */
+	int mount_ns, stage_ns;
 };
 
-#define CONTAINER_NONE ((struct container){.pidfd = -EBADF, .console_fd = -EBADF})
+#define CONTAINER_NONE                                                                             \
+	((struct container){                                                                       \
+		.pidfd = -EBADF, .console_fd = -EBADF, .mount_ns = -EBADF, .stage_ns = -EBADF})
 
 /*
  * Makes the container and starts its init. When it returns 0, execve() of the init has succeeded.
@@ -37,8 +43,11 @@ struct container {
 int container_start(const struct container_spec *spec, int image_tree, const char *mount_dir,
 		    const int stdio[3], struct container *c, struct error *err);
 
-/* After its init has been reaped: ends what is left of it and removes its cgroup. */
+/* After its init has been reaped: removes its cgroup. */
 int container_destroy(struct container *c, struct error *err);
+
+/* After that: unmounts its file systems, which takes longer. */
+void container_release(struct container *c);
 
 /* What joins a running container. */
 struct container_process {

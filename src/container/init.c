@@ -132,6 +132,13 @@ static int open_console(const struct init_args *args, struct error *err)
 	return socket_send_fds(args->sync_fd, "C", 1, &master, 1, err);
 }
 
+static int send_mount_ns(int sock, struct error *err)
+{
+	autofd int ns = file_open_at(AT_FDCWD, "/proc/self/ns/mnt", O_RDONLY, 0, err);
+
+	return ns < 0 ? ns : socket_send_fds(sock, "N", 1, &ns, 1, err);
+}
+
 int init_run(const struct init_args *args, struct error *err)
 {
 	const struct container_spec *spec = args->spec;
@@ -166,6 +173,8 @@ int init_run(const struct init_args *args, struct error *err)
 		rc = error_sys(err, errno, "set the host name '%s'", spec->hostname);
 	if (!rc && !spec->host_network)
 		rc = loopback_up(err);
+	if (!rc)
+		rc = send_mount_ns(args->sync_fd, err);
 	if (rc < 0)
 		return rc;
 	if (spec->terminal) {

@@ -46,6 +46,9 @@ int mount_set(int mount_fd, uint64_t attributes, int userns_fd, bool recursive, 
  * A missing directory (or, for `is_file`, file) is made, owned by the file-system ids in force. */
 int mount_attach(int mount_fd, int root_fd, const char *path, bool is_file, struct error *err);
 
+/* The same where the target is open already; `path` is for the error. */
+int mount_over(int mount_fd, int target_fd, const char *path, struct error *err);
+
 /* rootfs.c: what the stage mounts. All paths are inside the tree at root_fd. */
 /* Returns a descriptor of the root; image_tree is used up. */
 int rootfs_mount(const struct container_spec *spec, int image_tree, const char *mount_dir,

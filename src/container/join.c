@@ -58,6 +58,10 @@ static int run_process(const struct join *j, struct error *err)
 		rc = socket_send_fds(j->sock, "C", 1, &master, 1, err);
 		if (rc < 0)
 			return rc;
+	} else if (setsid() < 0) {
+		/* Where our standard input is the host's terminal it must not be the process'
+		 * controlling one, in which it could put keystrokes (ioctl_tty(2), TIOCSTI). */
+		return error_sys(err, errno, "start a session");
 	}
 	return process_exec(&last, err);
 }

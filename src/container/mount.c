@@ -105,6 +105,14 @@ static int make_target(int root_fd, const char *path, bool is_file, struct error
 	return 0;
 }
 
+int mount_over(int mount_fd, int target_fd, const char *path, struct error *err)
+{
+	if (move_mount(mount_fd, "", target_fd, "",
+		       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+		return error_sys(err, errno, "mount on %s in the container", path);
+	return 0;
+}
+
 int mount_attach(int mount_fd, int root_fd, const char *path, bool is_file, struct error *err)
 {
 	autofd int target = file_open_in_root(root_fd, path, O_PATH, 0, NULL);
@@ -118,8 +126,5 @@ int mount_attach(int mount_fd, int root_fd, const char *path, bool is_file, stru
 		if (target < 0)
 			return target;
 	}
-	if (move_mount(mount_fd, "", target, "",
-		       MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
-		return error_sys(err, errno, "mount on %s in the container", path);
-	return 0;
+	return mount_over(mount_fd, target, path, err);
 }

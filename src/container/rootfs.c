@@ -171,27 +171,23 @@ int rootfs_mount_binds(const struct container_spec *spec, int root_fd, int usern
 
 /* The defaults of the OCI runtimes. Some exist on some hosts only. */
 static const char *const masked[] = {
-	"/proc/acpi",        "/proc/asound",    "/proc/interrupts",
-	"/proc/kcore",       "/proc/keys",      "/proc/latency_stats",
-	"/proc/sched_debug", "/proc/scsi",      "/proc/timer_list",
-	"/proc/timer_stats", "/sys/dev/block",  "/sys/devices/virtual/powercap",
-	"/sys/firmware",     "/sys/fs/selinux",
+	"/proc/acpi",        "/proc/asound",   "/proc/interrupts",
+	"/proc/kcore",       "/proc/keys",     "/proc/latency_stats",
+	"/proc/sched_debug", "/proc/scsi",     "/proc/timer_list",
+	"/proc/timer_stats", "/sys/dev/block", "/sys/devices/virtual/powercap",
+	"/sys/fs/selinux",
 };
+
+/* A directory that every kernel's /sys has. */
+static const char masked_always[] = "/sys/firmware";
 
 static const char *const read_only[] = {
 	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/sys",
 };
 
-/* A mount of one file or directory over `path`: over a directory an empty one, over a file
- * /dev/null. */
-static int mask(int root_fd, const char *path, struct error *err)
+/* Covers `path`: a directory by an empty one (`empty`), a file by /dev/null. */
+static int mask(int root_fd, int empty, const char *path, struct error *err)
 {
-	static const struct mount_option empty[] = {
-		{"source", "masked"},
-		{"mode", "755"},
-		{"size", "4k"},
-		{"nr_inodes", "1"},
-	};
 	autofd int target = file_open_in_root(root_fd, path, O_PATH, 0, NULL);
 	autofd int cover = -EBADF;
 	struct stat st;
@@ -200,16 +196,9 @@ static int mask(int root_fd, const char *path, struct error *err)
 		return 0;
 	if (fstat(target, &st) < 0)
 		return error_sys(err, errno, "mask %s", path);
-	if (S_ISDIR(st.st_mode))
-		cover = mount_new("tmpfs", empty, ARRAY_SIZE(empty),
-				  MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV |
-					  MOUNT_ATTR_NOEXEC,
-				  err);
-	else
-		cover = mount_clone(root_fd, "dev/null", false, err);
-	if (cover < 0)
-		return cover;
-	return mount_attach(cover, root_fd, path, false, err);
+	cover = S_ISDIR(st.st_mode) ? mount_clone(empty, "", false, err)
+				    : mount_clone(root_fd, "dev/null", false, err);
+	return cover < 0 ? cover : mount_over(cover, target, path, err);
 }
 
 static int make_read_only(int root_fd, const char *path, struct error *err)
@@ -226,7 +215,7 @@ static int make_read_only(int root_fd, const char *path, struct error *err)
 	rc = mount_set(cover,
 		       MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC,
 		       -1, true, err);
-	return rc < 0 ? rc : mount_attach(cover, root_fd, path, false, err);
+	return rc < 0 ? rc : mount_over(cover, target, path, err);
 }
 
 int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct error *err)
@@ -235,7 +224,14 @@ int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct
 	static const struct mount_option sys_options[] = {{"source", "sysfs"}};
 	const unsigned int flags = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 	autofd int proc = mount_new("proc", proc_options, 1, flags, err);
+	static const struct mount_option empty_options[] = {
+		{"source", "masked"},
+		{"mode", "755"},
+		{"size", "4k"},
+		{"nr_inodes", "1"},
+	};
 	autofd int sys = -EBADF;
+	autofd int empty = -EBADF;
 	/* A system may set its own namespaces' sysctls; the host's belong to a root that it is not.
 	 */
 	size_t n_read_only = ARRAY_SIZE(read_only) - (spec->system ? 1 : 0);
@@ -252,8 +248,17 @@ int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct
 	if (sys < 0)
 		return sys;
 	rc = mount_attach(sys, root_fd, "/sys", false, err);
+	if (rc < 0)
+		return rc;
+	/* Mounted in the first place that needs it: only what is part of a mount namespace can be
+	 * cloned on older kernels. */
+	empty = mount_new("tmpfs", empty_options, ARRAY_SIZE(empty_options),
+			  flags | MOUNT_ATTR_RDONLY, err);
+	if (empty < 0)
+		return empty;
+	rc = mount_attach(empty, root_fd, masked_always, false, err);
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(masked); i++)
-		rc = mask(root_fd, masked[i], err);
+		rc = mask(root_fd, empty, masked[i], err);
 	for (size_t i = 0; !rc && i < n_read_only; i++)
 		rc = make_read_only(root_fd, read_only[i], err);
 	return rc;

@@ -2,8 +2,8 @@
  * Starts a container: the monitor's and the stage's part (internal.h has the whole story).
  *
  * The monitor and the init talk through one SOCK_SEQPACKET pair. To the init: one byte, "go". From
- * it: "C" with the terminal's master side; a struct error when something failed; or the end of the
- * stream, when execve() has closed its side: it runs.
+ * it: "N" with its mount namespace, and "C" with the terminal's master side; a struct error when
+ * something failed; or the end of the stream, when execve() has closed its side: it runs.
  */
 #include "container/internal.h"
 
@@ -116,6 +116,7 @@ static int stage_run(void *data)
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return error_sys(err, errno, "make a mount namespace");
+	s->c->stage_ns = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
 	rc = clone_init(s, err);
 	if (rc < 0)
 		return rc;
@@ -171,8 +172,10 @@ static int wait_for_exec(int sock, struct container *c, struct error *err)
 		if (n == 0)
 			return 0;
 		if (n == 1 && n_fds == 1) {
-			fd_close(&c->console_fd);
-			c->console_fd = fd;
+			int *where = message.tag == 'C' ? &c->console_fd : &c->mount_ns;
+
+			fd_close(where);
+			*where = fd;
 			continue;
 		}
 		if (n_fds == 1)
@@ -218,16 +221,13 @@ int container_start(const struct container_spec *spec, int image_tree, const cha
 		return 0;
 fail:
 	if (c->pidfd >= 0) {
-		struct error ignored;
-
 		syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
 		while (waitid(P_PIDFD, (id_t)c->pidfd, NULL, WEXITED | __WALL) < 0 &&
 		       errno == EINTR)
 			;
-		container_destroy(c, &ignored);
-	} else {
-		container_destroy(c, NULL);
 	}
+	container_destroy(c, NULL);
+	container_release(c);
 	return rc;
 }
 
@@ -239,8 +239,13 @@ int container_destroy(struct container *c, struct error *err)
 	fd_close(&c->console_fd);
 	if (c->cgroup) {
 		rc = cgroup_remove(c->cgroup, err);
-		cgroup_free(c->cgroup);
+		cgroup_free(steal_ptr(&c->cgroup));
 	}
-	*c = CONTAINER_NONE;
 	return rc;
+}
+
+void container_release(struct container *c)
+{
+	fd_close(&c->mount_ns);
+	fd_close(&c->stage_ns);
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 /*
  * Host ids that containers' ids are shifted to: a range of 65,536 for each guest. It lies above the
@@ -151,8 +152,8 @@ void guest_list_free(struct guest_list *list)
 int guest_list(struct state *s, struct guest_list *list, struct error *err)
 {
 	autostmt sqlite3_stmt *q = NULL;
-	int rc = state_query(s, &q, err,
-			     "SELECT " COLUMNS " FROM guests ORDER BY created_at, rowid", "");
+	int rc = state_query(s, &q, err, "SELECT " COLUMNS " FROM guests ORDER BY created_at, name",
+			     "");
 
 	if (rc < 0)
 		return rc;
@@ -256,6 +257,11 @@ int guest_create(struct state *s, struct guest *g, int *lock_fd, struct error *e
 {
 	int rc = 0;
 
+	if (geteuid() != 0) {
+		error_set(err, EPERM, "containers need root in this version of Lodge");
+		error_hint(err, "run it with sudo");
+		return -EPERM;
+	}
 	if (g->name)
 		rc = guest_check_name(g->name, err);
 	if (!rc)

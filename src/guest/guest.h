@@ -107,6 +107,9 @@ void guest_sweep(struct state *state);
 int guest_record_exit(struct state *state, const struct guest *guest, int exit_status,
 		      const char *reason, struct error *err);
 
+/* Removes <state>/guests/ID of a guest that has no row any more; failures go to the log. */
+void guest_remove_files(struct state *state, const char *id);
+
 /* guests/ID below the state or the run directory. */
 #define GUEST_PATH_MAX 32
 void guest_path(const char *id, char path[static GUEST_PATH_MAX]);

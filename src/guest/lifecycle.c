@@ -96,12 +96,17 @@ int guest_connect(struct state *s, const struct guest *g, int *out, struct error
 	return 0;
 }
 
-static void remove_files(struct state *s, const char *id)
+void guest_remove_files(struct state *s, const char *id)
 {
 	char path[GUEST_PATH_MAX];
 	struct error err = {0};
+	autofd int fd = -EBADF;
 
 	guest_path(id, path);
+	fd = openat(s->fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* Of two that find the same garbage one removes it. */
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return;
 	if (dir_remove_all(s->fd, path, &err) < 0)
 		log_warn("%s/%s: %s", s->dir, path, err.message);
 }
@@ -124,7 +129,7 @@ int guest_remove(struct state *s, struct guest *g, struct error *err)
 	guest_unlock(s, g->id, &lock);
 	if (rc < 0)
 		return rc;
-	remove_files(s, g->id);
+	guest_remove_files(s, g->id);
 	return 0;
 }
 
@@ -205,7 +210,7 @@ static void sweep_run_dir(struct state *s, const char *id)
 static void sweep_state_dir(struct state *s, const char *id)
 {
 	if (!has_row(s, id, ""))
-		remove_files(s, id);
+		guest_remove_files(s, id);
 }
 
 void guest_sweep(struct state *s)

@@ -138,8 +138,14 @@ static void stop_container(struct monitor *m)
 	console_close(m);
 	if (container_destroy(&m->container, &err) < 0)
 		log_warn("guest %s: %s", m->guest->name, err.message);
-	image_unmount(m->state, &m->image);
 	fd_close(&m->files_fd);
+}
+
+/* The rest of it, which nobody needs to wait for. */
+static void release_container(struct monitor *m)
+{
+	container_release(&m->container);
+	image_unmount(m->state, &m->image);
 }
 
 /* ---- its end ---- */
@@ -331,6 +337,7 @@ static int run_guest(struct monitor *m, struct error *err)
 		if (rc < 0 || !wants_reboot(m) || m->stopping)
 			return rc;
 		stop_container(m);
+		release_container(m);
 	}
 }
 
@@ -418,13 +425,12 @@ static _Noreturn void monitor_main(struct state *state, struct guest *guest, int
 	else
 		finish(&m);
 	console_drop_clients(&m);
+	/* From here on nobody waits for us. */
 	guest_log_close(m.log);
-	if (guest->auto_remove) {
-		char path[GUEST_PATH_MAX];
-
-		guest_path(guest->id, path);
-		dir_remove_all(state->fd, path, NULL);
-	}
+	release_container(&m);
+	if (guest->auto_remove)
+		guest_remove_files(state, guest->id);
+	state_tidy(state);
 	_exit(0);
 }
 

@@ -16,6 +16,8 @@
  */
 #include "image/internal.h"
 
+#include <string.h>
+
 /* The same for every image: what is in the file depends on the tree alone, but for the time of
  * the build in its superblock. */
 #define EROFS_UUID "10d6e10d-6e10-4d6e-90d6-e10d6e10d6e1"
@@ -48,5 +50,10 @@ int erofs_make(const struct image_work *work, const char *path, const char *dire
 	if (rc < 0)
 		return rc;
 	mkfs.argv = (const char *const *)args.v;
-	return helper_run(&mkfs, work, err);
+	rc = helper_run(&mkfs, work, err);
+	/* It cuts the last byte off such a name, and then does not find the file. */
+	if (rc == -ECHILD && strstr(mkfs.why, strerror(ENOENT)))
+		error_hint(err, "erofs-utils 1.5 cannot take file names of 255 bytes; later ones "
+				"can");
+	return rc;
 }

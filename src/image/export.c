@@ -29,6 +29,7 @@ struct exporter {
 	struct strv todo; /* directories whose contents are still to be written */
 	void *links;      /* struct link by inode number, tsearch(3) */
 	uint64_t n_done, n_inodes;
+	char *config; /* JSON */
 	char *buf;
 };
 
@@ -176,23 +177,18 @@ static void set_stat(struct archive_entry *e, const struct stat *st)
 }
 
 static int write_member(struct exporter *x, int dir_fd, const char *name, const char *path,
-			struct error *err)
+			const struct stat *st, struct error *err)
 {
 	char target[PATH_MAX];
 	const char *first = NULL;
-	struct stat st;
 	int rc;
 
 	x->n_done++;
-	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return error_sys(err, errno, "look at it");
-	if (S_ISSOCK(st.st_mode))
-		return 0;
 	la.archive_entry_clear(x->entry);
-	set_stat(x->entry, &st);
+	set_stat(x->entry, st);
 	la.archive_entry_set_pathname(x->entry, path);
-	if (!S_ISDIR(st.st_mode) && st.st_nlink > 1) {
-		rc = find_link(x, st.st_ino, path, &first, err);
+	if (st->st_nlink > 1) {
+		rc = find_link(x, st->st_ino, path, &first, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -201,7 +197,7 @@ static int write_member(struct exporter *x, int dir_fd, const char *name, const 
 		la.archive_entry_set_size(x->entry, 0);
 		return write_header(x, err);
 	}
-	if (S_ISLNK(st.st_mode)) {
+	if (S_ISLNK(st->st_mode)) {
 		ssize_t n = readlinkat(dir_fd, name, target, sizeof(target) - 1);
 
 		if (n < 0)
@@ -212,72 +208,88 @@ static int write_member(struct exporter *x, int dir_fd, const char *name, const 
 	rc = add_attributes(x, dir_fd, name, err);
 	if (rc == 0)
 		rc = write_header(x, err);
-	if (rc == 0 && S_ISREG(st.st_mode))
-		rc = write_file(x, dir_fd, name, (uint64_t)st.st_size, err);
-	if (rc == 0 && S_ISDIR(st.st_mode))
-		rc = strv_push(&x->todo, path, err);
+	if (rc == 0 && S_ISREG(st->st_mode))
+		rc = write_file(x, dir_fd, name, (uint64_t)st->st_size, err);
 	return rc;
 }
 
-static int write_root(struct exporter *x, const struct image *image, struct error *err)
+static int write_directory_header(struct exporter *x, int fd, const char *path, struct error *err)
 {
-	autofree char *config = manifest_config_text(image->manifest);
 	struct stat st;
 	int rc;
 
-	if (!config)
-		return error_oom(err);
-	if (fstat(x->root_fd, &st) < 0)
-		return error_sys(err, errno, "look at the image's root");
+	x->n_done++;
+	if (fstat(fd, &st) < 0)
+		return error_sys(err, errno, "look at it");
 	la.archive_entry_clear(x->entry);
 	set_stat(x->entry, &st);
-	la.archive_entry_set_pathname(x->entry, "./");
-	rc = add_attributes(x, x->root_fd, ".", err);
-	if (rc < 0)
-		return rc;
-	la.archive_entry_xattr_add_entry(x->entry, CONFIG_XATTR, config, strlen(config));
-	rc = write_header(x, err);
-	return rc < 0 ? rc : strv_push(&x->todo, "", err);
+	la.archive_entry_set_pathname(x->entry, *path ? path : "./");
+	rc = add_attributes(x, fd, ".", err);
+	if (rc == 0 && !*path)
+		la.archive_entry_xattr_add_entry(x->entry, CONFIG_XATTR, x->config,
+						 strlen(x->config));
+	return rc < 0 ? rc : write_header(x, err);
 }
 
+static int write_entry(struct exporter *x, int dir_fd, const char *directory, const char *name,
+		       struct error *err)
+{
+	autofree char *path = *directory ? str_printf("%s/%s", directory, name) : strdup(name);
+	struct stat st;
+	int rc = 0;
+
+	if (!path)
+		return error_oom(err);
+	if (fstatat(dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		rc = error_sys(err, errno, "look at it");
+	else if (S_ISDIR(st.st_mode))
+		rc = strv_push(&x->todo, path, err);
+	else if (!S_ISSOCK(st.st_mode))
+		rc = write_member(x, dir_fd, name, path, &st, err);
+	return rc < 0 ? error_wrap(err, "%.200s", path) : 0;
+}
+
+/* Backwards: the directories of a directory are taken from the end of the list. */
 static int compare_names(const struct dirent **a, const struct dirent **b)
 {
-	return strcmp((*a)->d_name, (*b)->d_name);
+	return strcmp((*b)->d_name, (*a)->d_name);
 }
 
-/* Not by recursion: how deep the tree is is the image's affair. */
+/*
+ * A directory and what is in it, but of directories only the names, for later. So each comes right
+ * before all that is below it, which tar needs to get its time right, and nothing here recurses:
+ * how deep the tree is is the image's affair.
+ */
 static int write_directory(struct exporter *x, const char *directory, struct error *err)
 {
 	autofd int fd = file_open_in_root(x->root_fd, *directory ? directory : ".",
 					  O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, err);
 	struct dirent **entries = NULL;
-	int n, rc = 0;
+	int n, rc;
 
 	if (fd < 0)
 		return fd;
+	rc = write_directory_header(x, fd, directory, err);
+	if (rc < 0)
+		return error_wrap(err, "%.200s", *directory ? directory : "/");
 	n = scandirat(fd, ".", &entries, NULL, compare_names);
 	if (n < 0)
 		return error_sys(err, errno, "read the directory %s", directory);
 	for (int i = 0; i < n; i++) {
 		const char *name = entries[i]->d_name;
-		autofree char *path = NULL;
 
-		if (rc == 0 && !str_eq(name, ".") && !str_eq(name, "..")) {
-			path = *directory ? str_printf("%s/%s", directory, name) : strdup(name);
-			rc = path ? write_member(x, fd, name, path, err) : error_oom(err);
-			if (rc < 0 && path)
-				error_wrap(err, "%.200s", path);
-		}
+		if (rc == 0 && !str_eq(name, ".") && !str_eq(name, ".."))
+			rc = write_entry(x, fd, directory, name, err);
 		free(entries[i]);
 	}
 	free(entries);
 	return rc;
 }
 
-static int write_tree(struct exporter *x, const struct image *image, struct error *err)
+static int write_tree(struct exporter *x, struct error *err)
 {
 	struct statvfs fs;
-	int rc = write_root(x, image, err);
+	int rc = strv_push(&x->todo, "", err);
 
 	if (fstatvfs(x->root_fd, &fs) == 0 && fs.f_files > fs.f_ffree)
 		x->n_inodes = fs.f_files - fs.f_ffree;
@@ -321,9 +333,11 @@ static int open_archive(struct exporter *x, int fd, enum image_compression compr
 	x->a = la.archive_write_new();
 	x->entry = la.archive_entry_new();
 	x->buf = malloc(BUF_SIZE);
-	if (!x->a || !x->entry || !x->buf)
+	if (!x->a || !x->entry || !x->buf || !x->config)
 		return error_oom(err);
 	la.archive_write_set_format_pax(x->a);
+	/* Not also in libarchive's own way. */
+	la.archive_write_set_options(x->a, "pax:xattrheader=SCHILY");
 	if (compression != IMAGE_PLAIN &&
 	    la.archive_write_add_filter_by_name(x->a, filters[compression]) != ARCHIVE_OK)
 		return error_set(err, ENOTSUP, "this libarchive cannot compress by %s",
@@ -355,15 +369,17 @@ int image_export(struct state *state, const struct image *image, int fd,
 	if (rc < 0)
 		goto out;
 	x.root_fd = mount.tree_fd;
+	x.config = manifest_config_text(image->manifest);
 	locale = archive_locale_begin();
 	rc = open_archive(&x, fd, compression, err);
 	if (rc == 0)
-		rc = write_tree(&x, image, err);
+		rc = write_tree(&x, err);
 	la.archive_entry_free(x.entry);
 	la.archive_write_free(x.a);
 	archive_locale_end(&locale);
 	tdestroy(x.links, link_free);
 	strv_free(&x.todo);
+	free(x.config);
 	free(x.buf);
 out:
 	image_unmount(state, &mount);

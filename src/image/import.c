@@ -9,6 +9,20 @@
 /* Unpacked trees lie here in a working directory. */
 #define TREE "root"
 
+static bool is_empty(int dir_fd)
+{
+	autodir DIR *dir = NULL;
+	struct dirent *entry;
+	int fd = openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd >= 0)
+		dir = fdopendir(fd);
+	while (dir && (entry = readdir(dir)))
+		if (!str_eq(entry->d_name, ".") && !str_eq(entry->d_name, ".."))
+			return false;
+	return dir != NULL;
+}
+
 static int import_directory(struct image_work *work, const char *path, int fd,
 			    const struct image_options *options, json_t **manifest,
 			    struct error *err)
@@ -21,6 +35,8 @@ static int import_directory(struct image_work *work, const char *path, int fd,
 
 	if (!directory)
 		return error_sys(err, errno, "resolve the path");
+	if (is_empty(fd))
+		return error_set(err, EINVAL, "there is nothing in it");
 	source = str_printf("directory %s", directory);
 	if (!rootfs || !source)
 		return error_oom(err);

@@ -14,12 +14,14 @@
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
+#include <zlib.h>
 
 enum {
 	CONFIG_LIMIT = 64 << 10,
 	ATTRIBUTE_LIMIT = 64 << 10, /* Linux' XATTR_SIZE_MAX */
 	PROGRESS_BYTES = 4 << 20,   /* between two looks at the clock and the free space */
-	RESERVE_BYTES = 16 << 20,   /* of the disk stay free, for the database and others */
+	INPUT_BLOCK = 256 << 10,
+	RESERVE_BYTES = 16 << 20, /* of the disk stay free, for the database and others */
 };
 
 /* Directories get their times last: each member that is put into them changes these. */
@@ -31,6 +33,8 @@ struct dir_time {
 struct unpacker {
 	struct unpack *u;
 	struct archive *a;
+	gzFile input;
+	char *block; /* of INPUT_BLOCK bytes */
 	struct dir_time *dirs;
 	size_t n_dirs, room_dirs;
 	char parent[PATH_MAX];    /* the path behind parent_fd */
@@ -90,9 +94,7 @@ static int check_space(struct unpacker *x, uint64_t more, struct error *err)
 		return error_sys(err, ENOSPC, "unpack");
 	x->unchecked_bytes = 0;
 	rc = image_progress(u->options, "unpacking",
-			    u->size_bytes ? (double)la.archive_filter_bytes(x->a, -1) /
-						    (double)u->size_bytes
-					  : -1,
+			    u->size_bytes ? (double)gzoffset(x->input) / (double)u->size_bytes : -1,
 			    err);
 	return rc;
 }
@@ -484,9 +486,49 @@ static int unpack_all(struct unpacker *x, struct error *err)
 	return set_dir_times(x, err);
 }
 
+/*
+ * gzip is undone here, by zlib, because libarchive does not look at the checksum that it ends with.
+ * What is not gzip comes through gzread() as it is.
+ */
+static la_ssize_t read_input(struct archive *a, void *data, const void **block)
+{
+	struct unpacker *x = data;
+	int n = gzread(x->input, x->block, INPUT_BLOCK), code = Z_OK;
+	const char *why;
+
+	*block = x->block;
+	/* A stream that is cut short is an error, but not one of gzread()'s return values. */
+	why = gzerror(x->input, &code);
+	if (n > 0 || (n == 0 && code == Z_OK))
+		return n;
+	la.archive_set_error(a, EINVAL, "%s", code == Z_ERRNO ? strerror(errno) : why);
+	return -1;
+}
+
+static int open_input(struct unpacker *x, int fd, struct error *err)
+{
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+	if (copy < 0)
+		return error_sys(err, errno, "read it");
+	x->block = malloc(INPUT_BLOCK);
+	x->input = gzdopen(copy, "rb");
+	if (!x->input)
+		close(copy);
+	if (!x->block || !x->input)
+		return error_oom(err);
+	gzbuffer(x->input, INPUT_BLOCK);
+	la.archive_read_support_filter_bzip2(x->a);
+	la.archive_read_support_filter_xz(x->a);
+	la.archive_read_support_filter_zstd(x->a);
+	la.archive_read_support_format_tar(x->a);
+	if (la.archive_read_open(x->a, x, NULL, read_input, NULL) == ARCHIVE_OK)
+		return 0;
+	return archive_failed(x->a, err);
+}
+
 int unpack_tarball(struct unpack *u, int fd, struct error *err)
 {
-	enum { BLOCK = 256 << 10 };
 	struct unpacker x = {.u = u, .parent_fd = -EBADF};
 	struct archive_locale locale;
 	struct statvfs fs;
@@ -501,20 +543,14 @@ int unpack_tarball(struct unpack *u, int fd, struct error *err)
 	if (!x.a)
 		return error_oom(err);
 	locale = archive_locale_begin();
-	la.archive_read_support_filter_bzip2(x.a);
-	la.archive_read_support_filter_gzip(x.a);
-	la.archive_read_support_filter_xz(x.a);
-	la.archive_read_support_filter_zstd(x.a);
-	la.archive_read_support_format_tar(x.a);
-	if (la.archive_read_open_fd(x.a, fd, BLOCK) != ARCHIVE_OK) {
-		error_set(err, EINVAL, "not a tarball, or one that is damaged at its beginning");
-		error_hint(err, "tarballs may be plain or compressed by gzip, bzip2, xz or zstd");
-		rc = -EINVAL;
-	} else {
+	rc = open_input(&x, fd, err);
+	if (rc == 0)
 		rc = unpack_all(&x, err);
-	}
 	la.archive_read_free(x.a);
 	archive_locale_end(&locale);
+	if (x.input)
+		gzclose_r(x.input);
+	free(x.block);
 	while (x.n_dirs > 0)
 		free(x.dirs[--x.n_dirs].path);
 	free(x.dirs);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 
@@ -24,12 +25,14 @@ static const char *const migrations[] = {
 	" digest TEXT NOT NULL REFERENCES images(digest)"
 	") STRICT;"
 	"CREATE INDEX image_names_digest ON image_names(digest);"
+	/* Two trees for a new guest to change, this and the names': every page that a command
+	 * writes is one more for the next command to read from the log. */
 	"CREATE TABLE guests ("
 	" id TEXT PRIMARY KEY,"
 	" name TEXT NOT NULL UNIQUE,"
 	" image TEXT REFERENCES images(digest),"
 	" image_name TEXT,"              /* as the user wrote it */
-	" id_base INTEGER UNIQUE,"       /* first host id of its 65,536; NULL: no user namespace */
+	" id_base INTEGER,"              /* first host id of its 65,536; NULL: no user namespace */
 	" config TEXT NOT NULL,"         /* JSON, guest/config.h */
 	" state TEXT NOT NULL,"          /* created, running, stopped */
 	" auto_remove INTEGER NOT NULL," /* --rm */
@@ -38,15 +41,19 @@ static const char *const migrations[] = {
 	" finished_at INTEGER,"
 	" exit_status INTEGER,"
 	" exit_reason TEXT" /* a sentence, where a status alone would not explain */
-	") STRICT;"
-	"CREATE INDEX guests_image ON guests(image);",
+	") STRICT, WITHOUT ROWID;",
 };
+
+/* A command that finds no other at work reads the whole log (about 1 us a page). */
+#define LOG_PAGES_TO_FOLD 40
+#define LOG_PAGES_AT_MOST 1000
 
 static int db_error(sqlite3 *db, struct error *err, const char *what)
 {
+	int primary = sqlite3_errcode(db) & 0xff; /* without the extension */
 	int code = EIO;
 
-	switch (sqlite3_errcode(db)) {
+	switch (primary) {
 	case SQLITE_FULL:
 		code = ENOSPC;
 		break;
@@ -70,7 +77,7 @@ static int db_error(sqlite3 *db, struct error *err, const char *what)
 	error_set(err, code, "%s: %s", what, sqlite3_errmsg(db));
 	if (code == ENOSPC)
 		error_hint(err, "free some space and try again; nothing was changed");
-	else if (sqlite3_errcode(db) == SQLITE_CORRUPT || sqlite3_errcode(db) == SQLITE_NOTADB)
+	else if (primary == SQLITE_CORRUPT || primary == SQLITE_NOTADB)
 		error_hint(err, "the database is damaged: restore it from a backup, or try sqlite3 "
 				"lodge.db .recover");
 	return -code;
@@ -89,7 +96,8 @@ static int read_version(struct state *s, int64_t *version, struct error *err)
 	return rc < 0 ? rc : 0;
 }
 
-static int migrate(struct state *s, struct error *err)
+/* The caller holds the lock on the state's directory. */
+static int migrate_locked(struct state *s, struct error *err)
 {
 	const int64_t newest = ARRAY_SIZE(migrations);
 	int64_t version = 0;
@@ -97,16 +105,10 @@ static int migrate(struct state *s, struct error *err)
 
 	if (rc < 0 || version == newest)
 		return rc;
-	if (version > newest) {
-		error_set(err, ENOTSUP, "%s/lodge.db was written by a newer Lodge", s->dir);
-		error_hint(err, "use that version, or set LODGE_STATE_DIR to another directory");
-		return -ENOTSUP;
-	}
-	/* Of several first commands one migrates; the others wait here and find it done. */
+	/* A property of the file, and not possible within a transaction. */
+	if (sqlite3_exec(s->db, "PRAGMA journal_mode=WAL", NULL, NULL, NULL) != SQLITE_OK)
+		return db_error(s->db, err, "set up the database");
 	rc = state_begin(s, err);
-	if (rc < 0)
-		return rc;
-	rc = read_version(s, &version, err);
 	for (; rc == 0 && version < newest; version++) {
 		if (sqlite3_exec(s->db, migrations[version], NULL, NULL, NULL) != SQLITE_OK)
 			rc = db_error(s->db, err, "set up the database");
@@ -124,15 +126,39 @@ static int migrate(struct state *s, struct error *err)
 	return rc;
 }
 
+static int migrate(struct state *s, struct error *err)
+{
+	const int64_t newest = ARRAY_SIZE(migrations);
+	int64_t version = 0;
+	int rc = read_version(s, &version, err);
+
+	if (rc < 0 || version == newest)
+		return rc;
+	if (version > newest) {
+		error_set(err, ENOTSUP, "%s/lodge.db was written by a newer Lodge", s->dir);
+		error_hint(err, "use that version, or set LODGE_STATE_DIR to another directory");
+		return -ENOTSUP;
+	}
+	/*
+	 * Of several first commands one migrates; the others wait here and find it done. A lock of
+	 * our own: SQLite lets nobody wait whom it sees in a deadlock, which two that change the
+	 * journal mode are.
+	 */
+	while (flock(s->fd, LOCK_EX) < 0)
+		if (errno != EINTR)
+			return error_sys(err, errno, "lock %s", s->dir);
+	rc = migrate_locked(s, err);
+	flock(s->fd, LOCK_UN);
+	return rc;
+}
+
 int state_reopen_db(struct state *s, struct error *err)
 {
 	autofree char *path = str_printf("%s/lodge.db", s->dir);
-	struct stat st;
-	int rc, created;
+	int rc;
 
 	if (!path)
 		return error_oom(err);
-	created = stat(path, &st) < 0 && errno == ENOENT;
 	if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
 	    SQLITE_OK) {
 		rc = db_error(s->db, err, path);
@@ -140,14 +166,11 @@ int state_reopen_db(struct state *s, struct error *err)
 	}
 	sqlite3_extended_result_codes(s->db, 1);
 	sqlite3_busy_timeout(s->db, 30000);
-	/* Folding the log into the database costs an fsync(); the log does it by itself when it
-	 * has grown, so not at the end of each command. */
+	/* Folding the log into the database costs fsync()s, so not at the end of each command:
+	 * state_tidy() does it where nobody waits. */
 	sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-	/* The journal mode is a property of the file: asking again would cost each command a read
-	 * of it before it is needed. */
-	if ((created &&
-	     sqlite3_exec(s->db, "PRAGMA journal_mode=WAL", NULL, NULL, NULL) != SQLITE_OK) ||
-	    sqlite3_exec(s->db, "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL", NULL, NULL,
+	sqlite3_wal_hook(s->db, on_commit, s);
+	if (sqlite3_exec(s->db, "PRAGMA foreign_keys=ON; PRAGMA synchronous=FULL", NULL, NULL,
 			 NULL) != SQLITE_OK) {
 		rc = db_error(s->db, err, path);
 		goto fail;

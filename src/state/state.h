@@ -29,6 +29,7 @@ struct state {
 	int fd;        /* <state>, O_RDONLY */
 	int run_fd;    /* <run>, O_RDONLY */
 	sqlite3 *db;
+	int log_pages; /* in the database's write-ahead log after our last commit */
 };
 
 /* Opens the state, making what is missing. Errors: EACCES, EROFS, ENOSPC, and ENOTSUP where a newer
@@ -48,6 +49,10 @@ void state_forget_db(struct state *state);
 
 /* Opens the database again (after state_forget_db()). */
 int state_reopen_db(struct state *state, struct error *err);
+
+/* Folds the database's log in when it has grown. Takes some milliseconds then: for when nobody
+ * waits. */
+void state_tidy(struct state *state);
 
 /*
  * A prepared statement with its parameters bound. `types` has a letter a parameter: s text (NULL
