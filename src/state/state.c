@@ -152,6 +152,24 @@ static int migrate(struct state *s, struct error *err)
 	return rc;
 }
 
+/* SQLite's own doing at this point would be to fold in a long log; done by us, it still is, should
+ * nobody ever call state_tidy(). */
+static int on_commit(void *data, sqlite3 *db, const char *name, int pages)
+{
+	struct state *s = data;
+
+	s->log_pages = pages;
+	if (pages >= LOG_PAGES_AT_MOST)
+		sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	return SQLITE_OK;
+}
+
+void state_tidy(struct state *s)
+{
+	if (s->db && s->log_pages >= LOG_PAGES_TO_FOLD)
+		sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+}
+
 int state_reopen_db(struct state *s, struct error *err)
 {
 	autofree char *path = str_printf("%s/lodge.db", s->dir);
