@@ -247,17 +247,15 @@ static void put(struct relay *r, int fd, const char *data, size_t size)
 
 	if (r->deaf || fd_write_full(fd, data, size, &err) == 0)
 		return;
-	if (err.code != EPIPE) {
-		r->status = 125;
-		stop(r, error_sys(r->err, err.code, "write the guest's output"));
-		return;
-	}
-	/* Our reader has gone, as `head` does. A program in its place would get this signal. */
+	/* Our reader has gone, as `head` does, or the disk is full. A program in the guest's place
+	 * would get this signal, or an error, and end. */
 	r->deaf = true;
+	if (err.code != EPIPE)
+		r->rc = error_sys(r->err, err.code, "write the guest's output");
 	if (r->options->forward_signals)
 		on_signal(r, SIGPIPE);
 	else
-		stop(r, 0);
+		stop(r, r->rc);
 }
 
 static void on_message(struct relay *r, const struct control_message *m, size_t size)
@@ -283,7 +281,7 @@ static void on_message(struct relay *r, const struct control_message *m, size_t 
 			dprintf(STDERR_FILENO, "lodge: the guest was %.*s\n",
 				(int)sizeof(end.reason), end.reason);
 		}
-		stop(r, 0);
+		stop(r, r->rc);
 		break;
 	default:
 		break;

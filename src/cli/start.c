@@ -155,17 +155,23 @@ const struct verb verb_attach = {
 
 static int wait_one(struct state *s, struct guest *g, const void *options, struct error *err)
 {
-	struct control_exit end = {.status = g->exit_status};
+	struct control_exit end;
 	autofd int fd = -EBADF;
 	int rc = guest_connect(s, g, &fd, err);
 
 	if (!rc)
 		rc = control_wait_exit(fd, &end, err);
-	if (rc == -ESRCH && g->exit_status < 0)
-		return error_set(err, ESRCH, "guest '%s' has never been started", g->name);
-	if (rc == -ESRCH) {
-		error_clear(err);
-		rc = 0;
+	/* It does not run (any more): what its row says now. */
+	if (rc == -ESRCH || rc == -EPIPE) {
+		autoguest struct guest *now = NULL;
+
+		guest_sweep(s);
+		rc = guest_find(s, g->id, &now, err);
+		if (rc < 0)
+			return rc;
+		if (now->exit_status < 0)
+			return error_set(err, ESRCH, "guest '%s' has never been started", g->name);
+		end.status = now->exit_status;
 	}
 	if (!rc)
 		printf("%d\n", end.status);

@@ -35,6 +35,8 @@ static int find_and_execute(char *const *args, char *const *env, struct error *e
 	char candidate[PATH_MAX];
 	int code = ENOENT;
 
+	if (!args[0][0])
+		return exec_error("", ENOENT, err);
 	if (strchr(args[0], '/')) {
 		execve(args[0], args, env);
 		code = errno;

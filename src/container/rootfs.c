@@ -85,8 +85,7 @@ int rootfs_mount(const struct container_spec *spec, int image_tree, const char *
 	rc = file_ids_set(spec->id_base, err);
 	if (rc < 0)
 		return rc;
-	root = mount_new("overlay", options, n,
-			 MOUNT_ATTR_NODEV | (spec->root_read_only ? MOUNT_ATTR_RDONLY : 0), err);
+	root = mount_new("overlay", options, n, MOUNT_ATTR_NODEV, err);
 	if (root < 0)
 		return root;
 	rc = stack(root, mount_dir, err);

@@ -141,6 +141,9 @@ static int stage_run(void *data)
 		rc = vfork_call(mount_proc_sys, s, err);
 	if (!rc)
 		rc = rootfs_mount_binds(s->spec, root, userns, err);
+	/* Only now, that every mount point is there. */
+	if (!rc && s->spec->root_read_only)
+		rc = mount_set(root, MOUNT_ATTR_RDONLY, -1, false, err);
 	if (rc < 0)
 		return rc;
 

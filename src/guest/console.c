@@ -323,13 +323,24 @@ int console_add_client(struct monitor *m, int fd, struct client **out, struct er
 	return 0;
 }
 
-static void on_connect(void *data, uint32_t events)
+static bool accept_one(struct monitor *m)
 {
-	struct monitor *m = data;
 	int fd = accept4(m->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	if (fd >= 0 && console_add_client(m, fd, NULL, NULL) < 0)
 		close(fd);
+	return fd >= 0;
+}
+
+static void on_connect(void *data, uint32_t events)
+{
+	accept_one(data);
+}
+
+void console_accept_last(struct monitor *m)
+{
+	while (m->listen_fd >= 0 && accept_one(m))
+		;
 }
 
 int console_listen(struct monitor *m, struct error *err)

@@ -160,11 +160,14 @@ static bool wants_reboot(const struct monitor *m)
 
 static int exit_status(const struct monitor *m)
 {
+	int signo;
+
 	if (WIFEXITED(m->wait_status))
 		return WEXITSTATUS(m->wait_status);
-	if (m->guest->config.system && WTERMSIG(m->wait_status) == SIGINT)
+	signo = WTERMSIG(m->wait_status);
+	if (m->guest->config.system && signo == SIGINT)
 		return 0;
-	return 128 + WTERMSIG(m->wait_status);
+	return 128 + (signo == SIGKILL && m->killed_for ? m->killed_for : signo);
 }
 
 static const char *exit_reason(const struct monitor *m)
@@ -173,7 +176,9 @@ static const char *exit_reason(const struct monitor *m)
 		return NULL;
 	if (m->container.cgroup && cgroup_oom_killed(m->container.cgroup))
 		return "killed by the kernel: it used more than its memory limit";
-	return m->stopping ? "killed: it did not stop in time" : "killed";
+	if (m->timed_out)
+		return "killed: it did not stop in time";
+	return m->killed_for ? NULL : "killed";
 }
 
 static void on_child(void *data, int status)
@@ -228,8 +233,10 @@ void monitor_signal(struct monitor *m, int signo)
 		return;
 	/* An application is not written to be an init: what would end it elsewhere does so here. */
 	if (!m->guest->config.system && ends_by_default(signo) &&
-	    !is_handled(m->container.pid, signo))
+	    !is_handled(m->container.pid, signo)) {
+		m->killed_for = signo;
 		signo = SIGKILL;
+	}
 	send_signal(m, signo);
 }
 
@@ -256,6 +263,7 @@ static void on_kill_timer(void *data)
 {
 	struct monitor *m = data;
 
+	m->timed_out = true;
 	send_signal(m, SIGKILL);
 }
 
@@ -326,6 +334,7 @@ static int run_guest(struct monitor *m, struct error *err)
 
 	for (bool first = true;; first = false) {
 		m->exited = false;
+		m->killed_for = 0;
 		rc = start_container(m, err);
 		if (rc < 0)
 			return rc;
@@ -362,6 +371,7 @@ static void finish(struct monitor *m)
 	if (rc < 0)
 		log_error("guest %s: record its end: %s", m->guest->name, err.message);
 	guest_unlock(m->state, m->guest->id, &m->lock_fd);
+	console_accept_last(m);
 	console_broadcast(m, CONTROL_EXIT, &message, sizeof(message));
 }
 
@@ -381,6 +391,7 @@ static void give_up(struct monitor *m, const struct error *why)
 		guest_record_exit(m->state, m->guest, why->exit_status ? why->exit_status : 125,
 				  why->message, &err);
 	guest_unlock(m->state, m->guest->id, &m->lock_fd);
+	console_accept_last(m);
 	console_broadcast(m, CONTROL_FAILED, why, sizeof(*why));
 }
 

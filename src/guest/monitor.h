@@ -48,7 +48,9 @@ struct monitor {
 	bool exited;
 	int wait_status; /* of the init, as waitpid() gives it */
 	struct watch *kill_timer;
-	bool stopping; /* asked to stop: killing it then is no surprise */
+	bool stopping;  /* asked to stop */
+	bool timed_out; /* and killed since it did not */
+	int killed_for; /* the signal without a handler that SIGKILL was sent in place of */
 
 	struct client *clients;
 	struct output outputs[2];
@@ -75,6 +77,8 @@ bool console_drained(const struct monitor *m);
 void console_close(struct monitor *m);
 
 int console_listen(struct monitor *m, struct error *err);
+/* Once nobody can connect any more: takes those in who have and were not seen yet. */
+void console_accept_last(struct monitor *m);
 int console_add_client(struct monitor *m, int fd, struct client **client, struct error *err);
 void console_broadcast(struct monitor *m, enum control_type type, const void *data, size_t size);
 void console_drop_clients(struct monitor *m);
