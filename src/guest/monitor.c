@@ -22,29 +22,43 @@
 
 /* ---- starting the guest ---- */
 
-/* <state>/guests/ID with the writable layer; made at the first start. */
+/* The root directory shows what the upper layer's says: the same as the image's. */
+static int make_upper(struct monitor *m, struct error *err)
+{
+	struct stat root;
+
+	if (mkdirat(m->files_fd, "rw/upper", 0755) < 0) {
+		if (errno == EEXIST)
+			return 0;
+		return error_sys(err, errno, "make directory rw/upper");
+	}
+	if (fstat(m->image.tree_fd, &root) < 0 ||
+	    fchownat(m->files_fd, "rw/upper", root.st_uid, root.st_gid, 0) < 0 ||
+	    fchmodat(m->files_fd, "rw/upper", root.st_mode & 07777, 0) < 0)
+		return error_sys(err, errno, "set up directory rw/upper");
+	return 0;
+}
+
+/* <state>/guests/ID with the writable layer; made at the first start. Only root may go into it: the
+ * files in it, set-user-ID ones too, have the guest's ids as they are. */
 static int open_files(struct monitor *m, struct error *err)
 {
-	static const char *const dirs[] = {"rw", "rw/upper", "rw/work"};
 	char path[GUEST_PATH_MAX];
+	int rc = 0;
 
 	guest_path(m->guest->id, path);
-	m->files_fd = dir_make_open(m->state->fd, path, 0711, err);
+	m->files_fd = dir_make_open(m->state->fd, path, 0700, err);
 	if (m->files_fd < 0)
 		return m->files_fd;
 	/* A volatile overlay leaves a mark that forbids to mount it again, since a power cut could
 	 * have torn it; there was none. */
-	if (m->guest->auto_remove) {
-		int rc = dir_remove_all(m->files_fd, "rw/work", err);
-
-		if (rc < 0)
-			return rc;
-	}
-	for (size_t i = 0; i < ARRAY_SIZE(dirs); i++)
-		if (mkdirat(m->files_fd, dirs[i], 0755) < 0 && errno != EEXIST)
-			return error_sys(err, errno, "make directory %s of guest %s", dirs[i],
-					 m->guest->name);
-	return 0;
+	if (m->guest->auto_remove)
+		rc = dir_remove_all(m->files_fd, "rw/work", err);
+	if (!rc)
+		rc = dir_make(m->files_fd, "rw/work", 0700, err);
+	if (!rc)
+		rc = make_upper(m, err);
+	return rc < 0 ? error_wrap(err, "guest %s", m->guest->name) : 0;
 }
 
 static int make_spec(struct monitor *m, struct container_spec *spec, struct error *err)
@@ -105,9 +119,9 @@ static int start_container(struct monitor *m, struct error *err)
 	struct container_spec spec = {0};
 	int rc;
 
-	rc = open_files(m, err);
+	rc = image_mount(m->state, m->guest->image, &m->image, err);
 	if (!rc)
-		rc = image_mount(m->state, m->guest->image, &m->image, err);
+		rc = open_files(m, err);
 	if (!rc)
 		rc = console_open_stdio(m, stdio, err);
 	if (!rc)

@@ -232,7 +232,7 @@ static int open_private_dir(char *path, const char *variable, int *fd, struct er
 
 	if (!path)
 		return error_sys(err, errno ? errno : ENOMEM, "the directory in %s", variable);
-	*fd = dir_make_open(AT_FDCWD, path, 0711, err);
+	*fd = dir_make_open(AT_FDCWD, path, 0700, err);
 	if (*fd < 0) {
 		error_hint(err, "set %s to a directory that you can write to", variable);
 		return *fd;
