@@ -45,8 +45,8 @@ static const char *const migrations[] = {
 };
 
 /* A command that finds no other at work reads the whole log (about 1 us a page). */
-#define LOG_PAGES_TO_FOLD 40
-#define LOG_PAGES_AT_MOST 1000
+#define LOG_PAGES_TO_FOLD 16
+#define LOG_PAGES_AT_MOST 200
 
 static int db_error(sqlite3 *db, struct error *err, const char *what)
 {
@@ -173,12 +173,15 @@ void state_tidy(struct state *s)
 int state_reopen_db(struct state *s, struct error *err)
 {
 	autofree char *path = str_printf("%s/lodge.db", s->dir);
+	mode_t mask;
 	int rc;
 
 	if (!path)
 		return error_oom(err);
-	if (sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
-	    SQLITE_OK) {
+	mask = umask(077); /* guests' environments stand in it */
+	rc = sqlite3_open_v2(path, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+	umask(mask);
+	if (rc != SQLITE_OK) {
 		rc = db_error(s->db, err, path);
 		goto fail;
 	}
