@@ -1,26 +1,22 @@
 /* See error.h. */
 #include "base/error.h"
 
+#include "base/str.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-/* Control characters would let a hostile file name write to the user's terminal. */
-static void make_printable(char *s)
-{
-	for (; *s; s++)
-		if ((unsigned char)*s < 0x20 || *s == 0x7f)
-			*s = *s == '\n' || *s == '\t' ? ' ' : '?';
-}
+static void fill(struct error *err, int code, const char *fmt, va_list ap)
+	__attribute__((format(printf, 3, 0)));
 
-__attribute__((format(printf, 3, 0))) static void fill(struct error *err, int code, const char *fmt,
-						       va_list ap)
+static void fill(struct error *err, int code, const char *fmt, va_list ap)
 {
 	err->code = code;
 	err->exit_status = 0;
 	err->hint[0] = '\0';
 	vsnprintf(err->message, sizeof(err->message), fmt, ap);
-	make_printable(err->message);
+	str_printable(err->message);
 }
 
 int error_set(struct error *err, int code, const char *fmt, ...)
@@ -61,7 +57,7 @@ int error_wrap(struct error *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(words, sizeof(words), fmt, ap);
 	va_end(ap);
-	make_printable(words);
+	str_printable(words);
 	memcpy(old, err->message, sizeof(old));
 	if (snprintf(err->message, sizeof(err->message), "%s: %s", words, old) >=
 	    (int)sizeof(err->message))
@@ -78,7 +74,7 @@ void error_hint(struct error *err, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(err->hint, sizeof(err->hint), fmt, ap);
 	va_end(ap);
-	make_printable(err->hint);
+	str_printable(err->hint);
 }
 
 int error_oom(struct error *err)

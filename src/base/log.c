@@ -59,9 +59,24 @@ static void format_time(char *buf, size_t size)
 	snprintf(buf + n, size - n, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
+/* A message that is not UTF-8, say for a file's name, comes without what is not ASCII. */
+static json_t *to_json(const char *when, const char *level, char *message)
+{
+	static const char form[] = "{s:s, s:s, s:s}";
+	json_t *j = json_pack(form, "time", when, "level", level, "message", message);
+
+	if (j)
+		return j;
+	for (char *p = message; *p; p++)
+		if (*p & 0x80)
+			*p = '?';
+	return json_pack(form, "time", when, "level", level, "message", message);
+}
+
 void log_write(enum log_level level, const char *fmt, ...)
 {
-	char message[1024], line[2048], when[40];
+	autofree char *line = NULL;
+	char message[1024], when[40];
 	int saved = errno;
 	va_list ap;
 
@@ -70,18 +85,18 @@ void log_write(enum log_level level, const char *fmt, ...)
 	va_start(ap, fmt);
 	vsnprintf(message, sizeof(message), fmt, ap);
 	va_end(ap);
+	str_printable(message);
 	format_time(when, sizeof(when));
 	if (sink.format == LOG_FORMAT_JSON) {
-		autojson json_t *j = json_pack("{s:s, s:s, s:s}", "time", when, "level",
-					       level_names[level], "message", message);
+		autojson json_t *j = to_json(when, level_names[level], message);
 		autofree char *text = j ? json_text(j) : NULL;
 
-		snprintf(line, sizeof(line), "%s\n", text ? text : "{}");
+		line = str_printf("%s\n", text ? text : "{}");
 	} else {
-		snprintf(line, sizeof(line), "%s %-5s %s\n", when, level_names[level], message);
+		line = str_printf("%s %-5s %s\n", when, level_names[level], message);
 	}
 	/* One write a line, so that the lines of several processes don't mix. */
-	if (write(sink.fd, line, strlen(line)) < 0)
+	if (line && write(sink.fd, line, strlen(line)) < 0)
 		errno = saved;
 	errno = saved;
 }

@@ -42,6 +42,17 @@ char *str_chomp(char *s)
 	return s;
 }
 
+char *str_printable(char *s)
+{
+	for (unsigned char *p = (unsigned char *)s; *p; p++) {
+		if (*p < 0x20 || *p == 0x7f)
+			*p = *p == '\n' || *p == '\t' ? ' ' : '?';
+		else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)
+			p[0] = p[1] = '?';
+	}
+	return s;
+}
+
 /* Takes over `str`, also on failure. */
 static int push_owned(struct strv *s, char *str, struct error *err)
 {
@@ -176,10 +187,11 @@ char *format_size(uint64_t size_bytes, char buf[static 16])
 	double value = (double)size_bytes;
 	size_t unit = 0;
 
-	while (value >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+	/* The bounds are what would be rounded up to 1024, and to 10.0. */
+	while (value >= 1023.5 && unit + 1 < ARRAY_SIZE(units)) {
 		value /= 1024;
 		unit++;
 	}
-	snprintf(buf, 16, unit && value < 10 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+	snprintf(buf, 16, unit && value < 9.95 ? "%.1f %s" : "%.0f %s", value, units[unit]);
 	return buf;
 }

@@ -15,6 +15,10 @@ bool str_starts_with(const char *s, const char *prefix);
 /* Cuts white space (newlines too) off the end, in place; returns s. */
 char *str_chomp(char *s);
 
+/* Replaces control characters, also those of Unicode (U+0080..U+009F), by spaces and question
+ * marks, in place: a hostile file name must not write to the user's terminal. Returns s. */
+char *str_printable(char *s);
+
 /* A growing, NULL-terminated list of strings that it owns, fit for execve(). */
 struct strv {
 	char **v; /* NULL while empty */
