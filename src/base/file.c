@@ -209,12 +209,21 @@ int dir_make_open(int dir_fd, const char *path, mode_t mode, struct error *err)
 	return file_open_at(dir_fd, path, O_RDONLY | O_DIRECTORY, 0, err);
 }
 
+/* Not by st_dev, which a bind mount of the same file system shares. When in doubt it is one. */
+static bool is_mount_point(int fd)
+{
+	struct statx st;
+
+	return statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, &st) < 0 ||
+	       st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+}
+
 /*
  * Depth is not recursion: a guest can nest directories until our stack or descriptors end. A
  * directory that holds directories has them moved up into the one that is being emptied, so the
  * walk is never more than two levels deep.
  */
-static int empty_dir(int fd, dev_t dev, struct error *err)
+static int empty_dir(int fd, struct error *err)
 {
 	for (bool again = true; again;) {
 		autodir DIR *dir = NULL;
@@ -234,7 +243,6 @@ static int empty_dir(int fd, dev_t dev, struct error *err)
 			const char *name = entry->d_name;
 			autodir DIR *sub = NULL;
 			struct dirent *child;
-			struct stat st;
 			int sub_fd;
 
 			if (str_eq(name, ".") || str_eq(name, ".."))
@@ -255,7 +263,7 @@ static int empty_dir(int fd, dev_t dev, struct error *err)
 						O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (sub_fd < 0)
 				return error_sys(err, errno, "open directory %s", name);
-			if (fstat(sub_fd, &st) < 0 || st.st_dev != dev) {
+			if (is_mount_point(sub_fd)) {
 				close(sub_fd);
 				return error_sys(err, EBUSY, "%s is a mount point", name);
 			}
@@ -293,7 +301,6 @@ static int empty_dir(int fd, dev_t dev, struct error *err)
 int dir_remove_all(int dir_fd, const char *name, struct error *err)
 {
 	autofd int fd = -EBADF;
-	struct stat parent, st;
 
 	if (unlinkat(dir_fd, name, 0) == 0 || errno == ENOENT)
 		return 0;
@@ -306,9 +313,9 @@ int dir_remove_all(int dir_fd, const char *name, struct error *err)
 	fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : error_sys(err, errno, "open directory %s", name);
-	if (fstat(fd, &st) < 0 || fstatat(dir_fd, ".", &parent, 0) < 0)
-		return error_sys(err, errno, "stat %s", name);
-	if (empty_dir(fd, st.st_dev, err) < 0)
+	if (is_mount_point(fd))
+		return error_sys(err, EBUSY, "%s is a mount point", name);
+	if (empty_dir(fd, err) < 0)
 		return error_wrap(err, "remove %s", name);
 	if (unlinkat(dir_fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
 		return error_sys(err, errno, "remove directory %s", name);
