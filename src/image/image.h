@@ -161,3 +161,6 @@ int image_mount(struct state *state, const char *digest, struct image_mount *mou
  * fine. Nobody has to call it: the next image_mount() takes over what a killed process left.
  */
 void image_unmount(struct state *state, struct image_mount *mount);
+
+/* Takes away the mounts that no guest holds: after monitors were killed. */
+void image_unmount_unused(struct state *state);

@@ -252,6 +252,24 @@ void image_unmount_stale(struct state *state, const char *hex)
 	unlinkat(mounts_fd, lock_name, 0);
 }
 
+void image_unmount_unused(struct state *state)
+{
+	int mounts_fd = open_mounts(state, NULL);
+	autodir DIR *dir = NULL;
+	struct dirent *entry;
+
+	if (mounts_fd < 0)
+		return;
+	dir = fdopendir(mounts_fd);
+	if (!dir) {
+		close(mounts_fd);
+		return;
+	}
+	while ((entry = readdir(dir)))
+		if (strlen(entry->d_name) == HEX_LENGTH)
+			image_unmount_stale(state, entry->d_name);
+}
+
 void image_unmount(struct state *state, struct image_mount *mount)
 {
 	fd_close(&mount->tree_fd);
