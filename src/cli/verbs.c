@@ -26,33 +26,30 @@ static const struct verb_option options[] = {
 const struct verb verb_lodge = {
 	.name = "lodge",
 	.synopsis = "[OPTIONS] VERB [ARGUMENTS]",
-	.summary = "run virtual machines and containers",
+	.summary = "run guests: systems and commands in containers",
 	.description =
-		"Lodge hosts guests on this machine: containers, which share its kernel and run at "
-		"native speed, and virtual machines, which have a kernel and hardware of their "
-		"own. "
-		"Both are made from the same images and handled with the same verbs; `--vm` is the "
-		"difference. There is no daemon to start, and most verbs work without root.",
-	.examples = "Run a command in a new container, then in a new virtual machine, and leave "
-		    "nothing behind:\n\n"
-		    "    lodge run --rm debian cat /etc/os-release\n"
-		    "    lodge run --rm --vm debian cat /etc/os-release\n\n"
-		    "Start a guest in the background, look at it, stop it:\n\n"
-		    "    lodge run -d --name web --publish 8080:80 nginx\n"
+		"Lodge hosts guests on this machine. A guest is a container: an operating system "
+		"with its own init, or a single command, with its own files, processes, users, "
+		"network and limits on the host's kernel. Guests are made from images, which they "
+		"share. There is no daemon to start. Running guests needs root.",
+	.examples = "Make an image, run a command in a new guest, and leave nothing behind:\n\n"
+		    "    lodge image build debian --debian bookworm\n"
+		    "    lodge run --rm debian cat /etc/os-release\n\n"
+		    "Start a whole system in the background, look at it, stop it:\n\n"
+		    "    lodge run -d --name web debian\n"
 		    "    lodge ls\n"
-		    "    lodge logs web\n"
+		    "    lodge exec -it web bash\n"
 		    "    lodge stop web",
 	.details =
 		"# EXIT STATUS\n"
-		"Verbs that run something in a guest and wait for it (`run`, `exec`, `start` with "
-		"the console attached, `wait`) exit with its status; the others with 0 or 125.\n"
+		"Verbs that run something in a guest and wait for it (`run`, `exec`, `attach`, "
+		"`start --attach`) exit with its status; the others with 0 or 125.\n"
 		"- `0` Success.\n"
 		"- `125` Lodge failed, or the command line was wrong; one line on stderr says what "
 		"and why.\n"
 		"- `126` The guest's command was found but could not be executed.\n"
 		"- `127` The guest's command was not found.\n"
-		"- `128+n` The guest's command was killed by signal n; a virtual machine that "
-		"crashed gives a status that is not zero, with the reason on stderr.\n"
+		"- `128+n` The guest's command was ended by signal n.\n"
 		"- `other` The status of the guest's command, whatever it was.\n"
 		"# ENVIRONMENT\n"
 		"- `LODGE_STATE_DIR` Where guests and images are kept.\n"
