@@ -218,6 +218,41 @@ static bool is_mount_point(int fd)
 	       st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
 }
 
+/* Moves a directory into the one above, under a name that is free. */
+static int move_up(int from_fd, const char *name, int to_fd)
+{
+	static unsigned int serial;
+	bool opened_up = false;
+	char up[64];
+
+	for (;;) {
+		snprintf(up, sizeof(up), ".lodge-rm-%d-%u", getpid(), serial++);
+		if (renameat(from_fd, name, to_fd, up) == 0 || errno == ENOENT)
+			return 0;
+		/* The name is taken: a guest may have made it, to be in the way. */
+		if (errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR)
+			continue;
+		/* Moving a directory writes to it, to its "..". */
+		if (errno != EACCES || opened_up || fchmodat(from_fd, name, 0700, 0) < 0)
+			return -errno;
+		opened_up = true;
+	}
+}
+
+/* Opens a directory to remove what is in it; without root we may have to allow ourselves first. */
+static int open_to_empty(int dir_fd, const char *name)
+{
+	const int flags = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC;
+	int fd = openat(dir_fd, name, flags);
+	struct stat st;
+
+	if (fd < 0 && errno == EACCES && fchmodat(dir_fd, name, 0700, 0) == 0)
+		fd = openat(dir_fd, name, flags);
+	if (fd >= 0 && geteuid() != 0 && fstat(fd, &st) == 0 && (st.st_mode & 0700) != 0700)
+		fchmod(fd, 0700);
+	return fd;
+}
+
 /*
  * Depth is not recursion: a guest can nest directories until our stack or descriptors end. A
  * directory that holds directories has them moved up into the one that is being emptied, so the
@@ -257,10 +292,7 @@ static int empty_dir(int fd, struct error *err)
 				continue;
 			if (errno != ENOTEMPTY && errno != EEXIST)
 				return error_sys(err, errno, "remove directory %s", name);
-			sub_fd = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-			if (sub_fd < 0 && errno == EACCES && fchmodat(fd, name, 0700, 0) == 0)
-				sub_fd = openat(fd, name,
-						O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+			sub_fd = open_to_empty(fd, name);
 			if (sub_fd < 0)
 				return error_sys(err, errno, "open directory %s", name);
 			if (is_mount_point(sub_fd)) {
@@ -273,8 +305,7 @@ static int empty_dir(int fd, struct error *err)
 				return error_oom(err);
 			}
 			while ((errno = 0, child = readdir(sub))) {
-				char up[64];
-				static unsigned int serial;
+				int rc;
 
 				if (str_eq(child->d_name, ".") || str_eq(child->d_name, ".."))
 					continue;
@@ -282,9 +313,9 @@ static int empty_dir(int fd, struct error *err)
 					continue;
 				if (unlinkat(sub_fd, child->d_name, AT_REMOVEDIR) == 0)
 					continue;
-				snprintf(up, sizeof(up), ".lodge-rm-%d-%u", getpid(), serial++);
-				if (renameat(sub_fd, child->d_name, fd, up) < 0 && errno != ENOENT)
-					return error_sys(err, errno, "remove %s/%s", name,
+				rc = move_up(sub_fd, child->d_name, fd);
+				if (rc < 0)
+					return error_sys(err, -rc, "remove %s/%s", name,
 							 child->d_name);
 			}
 			if (unlinkat(fd, name, AT_REMOVEDIR) < 0 && errno != ENOENT &&
@@ -310,7 +341,7 @@ int dir_remove_all(int dir_fd, const char *name, struct error *err)
 		return 0;
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return error_sys(err, errno, "remove directory %s", name);
-	fd = openat(dir_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	fd = open_to_empty(dir_fd, name);
 	if (fd < 0)
 		return errno == ENOENT ? 0 : error_sys(err, errno, "open directory %s", name);
 	if (is_mount_point(fd))
