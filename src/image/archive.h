@@ -90,13 +90,13 @@ struct archive_locale {
 struct archive_locale archive_locale_begin(void);
 void archive_locale_end(struct archive_locale *locale);
 
-/* ACLs as the kernel's extended attribute (system.posix_acl_access, ..._default) and as
- * libarchive's list. */
+/*
+ * Sets the entry's extended attributes and ACLs on the file `path`, whose last component is not
+ * followed. With `config` (for the root directory) CONFIG_XATTR goes there, as the caller's text.
+ */
+int attributes_set(struct archive_entry *entry, const char *path, char **config, struct error *err);
 
-/* Encodes the entry's ACL of one type (ARCHIVE_ENTRY_ACL_TYPE_ACCESS or ..._DEFAULT). Returns the
- * size, 0 where it has none; *value is the caller's. */
-ssize_t acl_from_entry(struct archive_entry *entry, int type, void **value, struct error *err);
-
-/* Adds the attribute's value to the entry. Errors: EINVAL where the value is none. */
+/* Adds the value of system.posix_acl_access or ..._default (ARCHIVE_ENTRY_ACL_TYPE_ACCESS or
+ * ..._DEFAULT) to the entry. Errors: EINVAL where the value is none. */
 int acl_to_entry(struct archive_entry *entry, int type, const void *value, size_t size,
 		 struct error *err);

@@ -136,6 +136,7 @@ static int write_file(struct exporter *x, int dir_fd, const char *name, uint64_t
 		      struct error *err)
 {
 	autofd int fd = file_open_at(dir_fd, name, O_RDONLY | O_NOFOLLOW, 0, err);
+	int rc;
 
 	if (fd < 0)
 		return fd;
@@ -154,10 +155,11 @@ static int write_file(struct exporter *x, int dir_fd, const char *name, uint64_t
 			at += w;
 		}
 		size_bytes -= (uint64_t)n;
-		if (image_progress(x->options, "exporting",
-				   x->n_inodes ? (double)x->n_done / (double)x->n_inodes : -1,
-				   err) < 0)
-			return -err->code;
+		rc = image_progress(x->options, "exporting",
+				    x->n_inodes ? (double)x->n_done / (double)x->n_inodes : -1,
+				    err);
+		if (rc < 0)
+			return rc;
 	}
 	return 0;
 }

@@ -47,6 +47,16 @@ static void fs_message(int fs_fd, char *text, size_t size)
 	}
 }
 
+static int mount_failed(struct error *err, int code, const char *what)
+{
+	error_sys(err, code, "mount the image %s", what);
+	if (code == ENODEV)
+		error_hint(err, "this kernel has no EROFS: modprobe erofs");
+	else if (code == EPERM)
+		error_hint(err, "mounting an image needs root");
+	return -code;
+}
+
 /* Returns a detached mount of `source`. ENOTBLK: this kernel wants a block device. */
 static int mount_source(const char *source, struct error *err)
 {
@@ -54,14 +64,8 @@ static int mount_source(const char *source, struct error *err)
 	char said[256];
 	int fd;
 
-	if (fs_fd < 0) {
-		error_sys(err, errno, "mount an EROFS image");
-		if (errno == ENODEV)
-			error_hint(err, "this kernel has no EROFS: modprobe erofs");
-		else if (errno == EPERM)
-			error_hint(err, "mounting an image needs root");
-		return -errno;
-	}
+	if (fs_fd < 0)
+		return mount_failed(err, errno, source);
 	if (sys_fsconfig(fs_fd, FSCONFIG_SET_STRING, "source", source) < 0 ||
 	    sys_fsconfig(fs_fd, FSCONFIG_SET_FLAG, "ro", NULL) < 0 ||
 	    sys_fsconfig(fs_fd, FSCONFIG_CMD_CREATE, NULL, NULL) < 0) {
@@ -133,10 +137,10 @@ static int clone_mounted(int mounts_fd, const char *hex, struct error *err)
 				     OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_SYMLINK_NOFOLLOW);
 	struct statfs fs;
 
+	if (fd < 0 && errno == ENOENT)
+		return -ENOENT;
 	if (fd < 0)
-		return errno == ENOENT
-			       ? -ENOENT
-			       : error_sys(err, errno, "clone the mount of image %.12s", hex);
+		return mount_failed(err, errno, hex);
 	if (fstatfs(fd, &fs) < 0 || fs.f_type != EROFS_SUPER_MAGIC_V1)
 		return -ENOENT;
 	return steal_fd(&fd);

@@ -13,13 +13,10 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
-#include <sys/xattr.h>
 #include <zlib.h>
 
 enum {
-	CONFIG_LIMIT = 64 << 10,
-	ATTRIBUTE_LIMIT = 64 << 10, /* Linux' XATTR_SIZE_MAX */
-	PROGRESS_BYTES = 4 << 20,   /* between two looks at the clock and the free space */
+	PROGRESS_BYTES = 4 << 20, /* between two looks at the clock and the free space */
 	INPUT_BLOCK = 256 << 10,
 	RESERVE_BYTES = 16 << 20, /* of the disk stay free, for the database and others */
 };
@@ -232,59 +229,6 @@ static int write_data(struct unpacker *x, struct archive_entry *entry, int fd, s
 	return 0;
 }
 
-static int set_attribute(const char *path, const char *name, const void *value, size_t size,
-			 struct error *err)
-{
-	if (lsetxattr(path, name, value, size, 0) == 0)
-		return 0;
-	return error_sys(err, errno, "set the attribute %s", name);
-}
-
-static int set_acl(struct archive_entry *entry, const char *path, int type, const char *name,
-		   struct error *err)
-{
-	autofree void *value = NULL;
-	ssize_t size = acl_from_entry(entry, type, &value, err);
-
-	return size <= 0 ? (int)size : set_attribute(path, name, value, (size_t)size, err);
-}
-
-static int set_attributes(struct unpacker *x, struct archive_entry *entry, const char *path,
-			  bool is_root, struct error *err)
-{
-	const char *name;
-	const void *value;
-	size_t size;
-	int rc = 0;
-
-	la.archive_entry_xattr_reset(entry);
-	while (rc == 0 && la.archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
-		if (is_root && str_eq(name, CONFIG_XATTR) && size <= CONFIG_LIMIT) {
-			free(x->u->config);
-			x->u->config = strndup(value, size);
-			if (!x->u->config)
-				return error_oom(err);
-			continue;
-		}
-		/*
-		 * trusted.* is the host's own: overlayfs keeps its notes there, and would believe
-		 * a tarball's. SELinux labels belong to the policy of where the image runs.
-		 */
-		if (str_starts_with(name, "trusted.") || str_eq(name, "security.selinux"))
-			continue;
-		if (size > ATTRIBUTE_LIMIT)
-			return error_set(err, EINVAL, "the attribute %.100s is too large", name);
-		rc = set_attribute(path, name, value, size, err);
-	}
-	if (rc == 0)
-		rc = set_acl(entry, path, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, "system.posix_acl_access",
-			     err);
-	if (rc == 0)
-		rc = set_acl(entry, path, ARCHIVE_ENTRY_ACL_TYPE_DEFAULT,
-			     "system.posix_acl_default", err);
-	return rc;
-}
-
 static int remember_time(struct unpacker *x, const char *path, struct timespec mtime,
 			 struct error *err)
 {
@@ -316,14 +260,14 @@ static int set_metadata(struct unpacker *x, struct archive_entry *entry, int par
 	snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", parent, name);
 	if (fchownat(parent, name, (uid_t)la.archive_entry_uid(entry),
 		     (gid_t)la.archive_entry_gid(entry), AT_SYMLINK_NOFOLLOW) < 0) {
-		error_sys(err, errno, "set the owner");
-		if (errno == EPERM)
-			error_hint(err, "importing an image needs root");
-		return -err->code;
+		rc = error_sys(err, errno, "set the owner");
+		if (rc == -EPERM)
+			error_hint(err, "importing a tarball needs root");
+		return rc;
 	}
 	if (type != AE_IFLNK && fchmodat(parent, name, la.archive_entry_perm(entry) & 07777, 0) < 0)
 		return error_sys(err, errno, "set the mode");
-	rc = set_attributes(x, entry, path, !*whole_path, err);
+	rc = attributes_set(entry, path, *whole_path ? NULL : &x->u->config, err);
 	if (rc < 0 || !la.archive_entry_mtime_is_set(entry))
 		return rc;
 	times[1].tv_sec = la.archive_entry_mtime(entry);

@@ -269,6 +269,7 @@ static int move_in(struct image_work *work, const char *digest, bool known, stru
 	struct state *state = work->state;
 	autofd int images_fd = open_images(state, err);
 	const char *hex = digest + strlen(DIGEST_PREFIX);
+	int rc;
 
 	if (images_fd < 0)
 		return images_fd;
@@ -277,8 +278,9 @@ static int move_in(struct image_work *work, const char *digest, bool known, stru
 			return 0;
 		/* A command was killed between its rename and its row. */
 		image_unmount_stale(state, hex);
-		if (dir_remove_all(images_fd, hex, err) < 0)
-			return -err->code;
+		rc = dir_remove_all(images_fd, hex, err);
+		if (rc < 0)
+			return rc;
 	}
 	if (renameat(work->tmp_fd, work->name, images_fd, hex) < 0)
 		return error_sys(err, errno, "move the image to %s/images/sha256/%s", state->dir,

@@ -352,6 +352,53 @@ def test_damaged_tarballs_are_refused(lodge, compression):
     nothing_left(lodge)
 
 
+def mutate(data):
+    """Changes a tarball here and there, and makes its checksums right again."""
+    headers = [at for at in range(0, len(data) - 511, 512) if data[at + 257:at + 262] == b"ustar"]
+    for _ in range(random.randint(1, 6)):
+        at = random.choice(headers)
+        match random.randrange(5):
+            case 0:
+                data[at + 156] = random.choice(b"0123456789xgLKSVDNM\0")
+            case 1:
+                name = random.choice([b"../x", b"/etc/x", b"a/../..", b"l/f", b"l", b"", b".", b"a",
+                                      b"a/f/g", b"/" * 90])
+                field = at + random.choice([0, 157])
+                data[field:field + 100] = name.ljust(100, b"\0")
+            case 2:
+                data[at + random.randrange(512)] = random.randrange(256)
+            case 3:
+                data[at + 124:at + 136] = b"%011o\0" % random.choice([0, 1, 512, 2**33 - 1])
+            case 4:
+                data[random.randrange(len(data))] = random.randrange(256)
+    for at in headers:
+        data[at + 148:at + 156] = b" " * 8
+        data[at + 148:at + 156] = b"%06o\0 " % sum(data[at:at + 512])
+    return data
+
+
+def test_mutated_tarballs(lodge):
+    """Whatever a tarball says, it becomes an image or an error of one line."""
+    tree = lodge.dir / "tree"
+    (tree / "a").mkdir(parents=True)
+    (tree / "a/f").write_text("x" * 2000)
+    (tree / "l").symlink_to("../a")
+    os.link(tree / "a/f", tree / "h")
+    os.setxattr(tree / "h", "user.x", b"y")
+    sh("setfacl", "-m", "u:5:rw", tree / "h")
+    seeds = [tar(tree, lodge.dir / "seed.tar").read_bytes()]
+    sh("tar", "-cf", lodge.dir / "seed.tar", "--format=gnu", "-C", tree, ".")
+    seeds.append((lodge.dir / "seed.tar").read_bytes())
+    before = sorted(os.listdir(lodge.dir)) + ["run", "state", "t.tar"]
+    for n in range(100):
+        (lodge.dir / "t.tar").write_bytes(mutate(bytearray(random.choice(seeds))))
+        result = lodge("image", "import", "t", lodge.dir / "t.tar", status=None)
+        assert result.status in (0, 125), result
+        assert result.stderr.count("\n") == (result.status == 125), result
+        nothing_left(lodge)
+    assert sorted(os.listdir(lodge.dir)) == sorted(before)
+
+
 def test_what_is_no_tarball_is_refused(lodge):
     empty = lodge.dir / "empty"
     empty.write_bytes(b"")

@@ -1,15 +1,17 @@
 /*
- * POSIX ACLs between the kernel's extended attribute and libarchive (archive.h). The attribute
- * (linux/posix_acl_xattr.h) is a 32-bit version, 2, and entries of tag (16 bit), permissions (16
- * bit) and id (32 bit), little-endian, sorted by tag and id.
+ * Extended attributes, and the ACLs among them, between the kernel and libarchive (archive.h). An
+ * ACL as an attribute (linux/posix_acl_xattr.h) is a 32-bit version, 2, and entries of tag (16
+ * bit), permissions (16 bit) and id (32 bit), little-endian, sorted by tag and id.
  */
 #include "base/cleanup.h"
 #include "image/archive.h"
+#include "image/internal.h"
 
 #include <endian.h>
 #include <linux/posix_acl.h>
 #include <linux/posix_acl_xattr.h>
 #include <string.h>
+#include <sys/xattr.h>
 
 static const struct {
 	int tag, archive_tag;
@@ -18,6 +20,8 @@ static const struct {
 	{ACL_GROUP_OBJ, ARCHIVE_ENTRY_ACL_GROUP_OBJ}, {ACL_GROUP, ARCHIVE_ENTRY_ACL_GROUP},
 	{ACL_MASK, ARCHIVE_ENTRY_ACL_MASK},           {ACL_OTHER, ARCHIVE_ENTRY_ACL_OTHER},
 };
+
+enum { ATTRIBUTE_LIMIT = 64 << 10 /* Linux' XATTR_SIZE_MAX */ };
 
 static bool has_id(unsigned int tag)
 {
@@ -33,7 +37,10 @@ static int compare(const void *a, const void *b)
 	return le32toh(x->e_id) < le32toh(y->e_id) ? -1 : le32toh(x->e_id) > le32toh(y->e_id);
 }
 
-ssize_t acl_from_entry(struct archive_entry *entry, int type, void **value, struct error *err)
+/* Encodes the entry's ACL of one type. Returns the size, 0 where it has none; *value is the
+ * caller's. */
+static ssize_t acl_from_entry(struct archive_entry *entry, int type, void **value,
+			      struct error *err)
 {
 	autofree struct posix_acl_xattr_header *acl = NULL;
 	struct posix_acl_xattr_entry *entries;
@@ -97,4 +104,56 @@ int acl_to_entry(struct archive_entry *entry, int type, const void *value, size_
 					       NULL);
 	}
 	return 0;
+}
+
+static int set_attribute(const char *path, const char *name, const void *value, size_t size,
+			 struct error *err)
+{
+	if (lsetxattr(path, name, value, size, 0) == 0)
+		return 0;
+	return error_sys(err, errno, "set the attribute %s", name);
+}
+
+static int set_acl(struct archive_entry *entry, const char *path, int type, const char *name,
+		   struct error *err)
+{
+	autofree void *value = NULL;
+	ssize_t size = acl_from_entry(entry, type, &value, err);
+
+	return size <= 0 ? (int)size : set_attribute(path, name, value, (size_t)size, err);
+}
+
+int attributes_set(struct archive_entry *entry, const char *path, char **config, struct error *err)
+{
+	const char *name;
+	const void *value;
+	size_t size;
+	int rc = 0;
+
+	la.archive_entry_xattr_reset(entry);
+	while (rc == 0 && la.archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
+		if (size > ATTRIBUTE_LIMIT)
+			return error_set(err, EINVAL, "the attribute %.100s is too large", name);
+		if (config && str_eq(name, CONFIG_XATTR)) {
+			free(*config);
+			*config = strndup(value, size);
+			if (!*config)
+				return error_oom(err);
+			continue;
+		}
+		/*
+		 * trusted.* is the host's own: overlayfs keeps its notes there, and would believe
+		 * a tarball's. SELinux labels belong to the policy of where the image runs.
+		 */
+		if (str_starts_with(name, "trusted.") || str_eq(name, "security.selinux"))
+			continue;
+		rc = set_attribute(path, name, value, size, err);
+	}
+	if (rc == 0)
+		rc = set_acl(entry, path, ARCHIVE_ENTRY_ACL_TYPE_ACCESS, "system.posix_acl_access",
+			     err);
+	if (rc == 0)
+		rc = set_acl(entry, path, ARCHIVE_ENTRY_ACL_TYPE_DEFAULT,
+			     "system.posix_acl_default", err);
+	return rc;
 }
