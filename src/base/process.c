@@ -55,6 +55,7 @@ int process_run(const char *const argv[], const char *package, int stdout_fd, st
 	posix_spawnattr_t attr;
 	autofd int read_end = -EBADF;
 	autofd int write_end = -EBADF;
+	const char *reason;
 	char tail[2048];
 	sigset_t none;
 	int pipe_fds[2], status, rc;
@@ -99,8 +100,9 @@ int process_run(const char *const argv[], const char *package, int stdout_fd, st
 		return error_set(err, WTERMSIG(status) == SIGINT ? EINTR : ECHILD,
 				 "%s was ended by signal %d (%s)", argv[0], WTERMSIG(status),
 				 strsignal(WTERMSIG(status)));
-	if (tail[0])
-		return error_set(err, ECHILD, "%s failed: %s", argv[0], last_line(tail));
+	reason = last_line(tail);
+	if (*reason)
+		return error_set(err, ECHILD, "%s failed: %s", argv[0], reason);
 	return error_set(err, ECHILD, "%s failed with status %d", argv[0], WEXITSTATUS(status));
 }
 
@@ -166,6 +168,11 @@ ssize_t socket_recv_fds(int sock, void *data, size_t size, int *fds, size_t max_
 			else
 				close(received[i]);
 		}
+	}
+	if (msg.msg_flags & MSG_TRUNC) { /* half a message is not one */
+		while (got > 0)
+			close(fds[--got]);
+		n = error_sys(err, EMSGSIZE, "receive a message");
 	}
 	if (n_fds)
 		*n_fds = got;

@@ -20,7 +20,8 @@ int socket_send_fds(int sock, const void *data, size_t size, const int *fds, siz
 
 /*
  * Receives one message: its size, 0 at the end of the stream. Descriptors come with close-on-exec;
- * *n_fds says how many came (at most `max_fds`, the rest is closed), the caller owns them.
+ * *n_fds says how many came (at most `max_fds`, the rest is closed), the caller owns them. A
+ * message longer than `size` is EMSGSIZE.
  */
 ssize_t socket_recv_fds(int sock, void *data, size_t size, int *fds, size_t max_fds, size_t *n_fds,
 			struct error *err);
