@@ -76,14 +76,19 @@ static int add_image(struct state *s, const char *digest, struct error *err)
 
 static void test_first_open_makes_everything(void **context)
 {
+	mode_t mask = umask(0);
 	autostate struct state *s = open_state();
 	struct stat st;
 	char path[96];
 
 	snprintf(path, sizeof(path), "%s/state", top);
 	assert_string_equal(s->dir, path);
+	assert_int_equal(umask(mask), 0);
 	assert_int_equal(stat(path, &st), 0);
-	assert_int_equal(st.st_mode & 0777, 0711);
+	assert_int_equal(st.st_mode & 0777, 0700);
+	snprintf(path, sizeof(path), "%s/state/lodge.db", top);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600); /* also under a generous umask */
 	snprintf(path, sizeof(path), "%s/run", top);
 	assert_string_equal(s->run_dir, path);
 	assert_int_equal(fstat(s->run_fd, &st), 0);
