@@ -106,6 +106,26 @@ int process_run(const char *const argv[], const char *package, int stdout_fd, st
 	return error_set(err, ECHILD, "%s failed with status %d", argv[0], WEXITSTATUS(status));
 }
 
+static int compare_ints(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+void fds_close_except(int *keep, size_t n)
+{
+	unsigned int from = 3;
+
+	qsort(keep, n, sizeof(*keep), compare_ints);
+	for (size_t i = 0; i < n; i++) {
+		if (keep[i] < (int)from)
+			continue;
+		if ((unsigned int)keep[i] > from)
+			close_range(from, (unsigned int)keep[i] - 1, 0);
+		from = (unsigned int)keep[i] + 1;
+	}
+	close_range(from, ~0U, 0);
+}
+
 union fd_message {
 	char space[CMSG_SPACE(MAX_FDS * sizeof(int))];
 	struct cmsghdr align;

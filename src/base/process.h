@@ -14,6 +14,9 @@
  */
 int process_run(const char *const argv[], const char *package, int stdout_fd, struct error *err);
 
+/* Closes every descriptor but 0, 1, 2 and the n in `keep` (which it sorts). */
+void fds_close_except(int *keep, size_t n);
+
 /* Sends `size` bytes and up to 4 descriptors as one message over a UNIX socket. */
 int socket_send_fds(int sock, const void *data, size_t size, const int *fds, size_t n_fds,
 		    struct error *err);

@@ -8,8 +8,10 @@
 #include "base/cleanup.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/process.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -19,6 +21,9 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+/* When a guest has run so long, it is not one that is over at once. */
+#define SETTLE_MS 1000
 
 /* ---- starting the guest ---- */
 
@@ -310,7 +315,7 @@ static void on_terminate(void *data, int signo)
 static int leave_command(struct error *err)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
-	autofd int null = file_open_at(AT_FDCWD, "/dev/null", O_RDWR, 0, err);
+	int null = file_open_at(AT_FDCWD, "/dev/null", O_RDWR, 0, err);
 
 	if (null < 0)
 		return null;
@@ -319,6 +324,8 @@ static int leave_command(struct error *err)
 	for (int i = 0; i < 3; i++)
 		if (dup2(null, i) < 0)
 			return error_sys(err, errno, "become a monitor");
+	if (null > 2)
+		close(null);
 	umask(022);
 	sigaction(SIGPIPE, &ignore, NULL);
 	sigaction(SIGHUP, &ignore, NULL);
@@ -330,13 +337,23 @@ static int leave_command(struct error *err)
 	return 0;
 }
 
+/* It is not one of those that are over at once: let go of what its end will need, but not soon. */
+static void on_settled(void *data)
+{
+	struct monitor *m = data;
+
+	state_close_db(m->state);
+	malloc_trim(0);
+}
+
 /* While the guest runs: what its end will need, and a diary for what nobody waits to hear. */
 static void prepare_for_end(struct monitor *m)
 {
 	struct error err = {0};
 
-	if (state_reopen_db(m->state, &err) < 0)
+	if (state_open_db(m->state, &err) < 0)
 		log_warn("guest %s: %s", m->guest->name, err.message);
+	loop_add_timer(m->loop, SETTLE_MS, on_settled, m, NULL, NULL);
 	if (!m->guest->auto_remove)
 		log_to_fd(openat(m->files_fd, "monitor.log",
 				 O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
@@ -376,9 +393,7 @@ static void finish(struct monitor *m)
 	if (reason)
 		snprintf(message.reason, sizeof(message.reason), "%s", reason);
 	stop_container(m);
-	if (!m->state->db)
-		rc = state_reopen_db(m->state, &err);
-	if (!rc && m->guest->auto_remove)
+	if (m->guest->auto_remove)
 		rc = state_set_durable(m->state, false, &err);
 	if (!rc)
 		rc = guest_record_exit(m->state, m->guest, message.status, reason, &err);
@@ -399,11 +414,8 @@ static void give_up(struct monitor *m, const struct error *why)
 		waitid(P_PIDFD, (id_t)m->container.pidfd, NULL, WEXITED | __WALL);
 	}
 	stop_container(m);
-	if (!m->state->db && state_reopen_db(m->state, &err) < 0)
+	if (guest_record_exit(m->state, m->guest, why->exit_status ?: 125, why->message, &err) < 0)
 		log_error("guest %s: %s", m->guest->name, err.message);
-	else
-		guest_record_exit(m->state, m->guest, why->exit_status ? why->exit_status : 125,
-				  why->message, &err);
 	guest_unlock(m->state, m->guest->id, &m->lock_fd);
 	console_accept_last(m);
 	console_broadcast(m, CONTROL_FAILED, why, sizeof(*why));
@@ -428,8 +440,7 @@ static _Noreturn void monitor_main(struct state *state, struct guest *guest, int
 	struct error err = {0};
 	int rc;
 
-	/* SQLite's connections don't survive a fork. */
-	state_forget_db(state);
+	fds_close_except((int[]){lock_fd, client_fd, state->fd, state->run_fd}, 4);
 	rc = leave_command(&err);
 	if (!rc)
 		rc = loop_new(&m.loop, &err);
@@ -487,6 +498,7 @@ int guest_start(struct state *s, struct guest *g, int *lock_fd, bool stdin_too, 
 		return rc;
 	}
 	ours = socks[0];
+	state_close_db(s);
 	pid = fork();
 	if (pid == 0) {
 		close(socks[0]);

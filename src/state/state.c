@@ -170,12 +170,14 @@ void state_tidy(struct state *s)
 		sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 }
 
-int state_reopen_db(struct state *s, struct error *err)
+int state_open_db(struct state *s, struct error *err)
 {
 	autofree char *path = str_printf("%s/lodge.db", s->dir);
 	mode_t mask;
 	int rc;
 
+	if (s->db)
+		return 0;
 	if (!path)
 		return error_oom(err);
 	mask = umask(077); /* guests' environments stand in it */
@@ -205,8 +207,9 @@ fail:
 	return rc;
 }
 
-void state_forget_db(struct state *s)
+void state_close_db(struct state *s)
 {
+	sqlite3_close(s->db);
 	s->db = NULL;
 }
 
@@ -262,7 +265,7 @@ int state_open(struct state **out, struct error *err)
 	rc = open_private_dir(s->run_dir, "LODGE_RUNTIME_DIR", &s->run_fd, err);
 	if (rc < 0)
 		return rc;
-	rc = state_reopen_db(s, err);
+	rc = state_open_db(s, err);
 	if (rc < 0)
 		return rc;
 	*out = steal_ptr(&s);
@@ -273,7 +276,7 @@ void state_close(struct state *s)
 {
 	if (!s)
 		return;
-	sqlite3_close(s->db);
+	state_close_db(s);
 	fd_close(&s->fd);
 	fd_close(&s->run_fd);
 	free(s->dir);
@@ -284,6 +287,10 @@ void state_close(struct state *s)
 static int query(struct state *s, sqlite3_stmt **stmt, struct error *err, const char *sql,
 		 const char *types, va_list ap)
 {
+	int opened = state_open_db(s, err);
+
+	if (opened < 0)
+		return opened;
 	if (sqlite3_prepare_v2(s->db, sql, -1, stmt, NULL) != SQLITE_OK)
 		return db_error(s->db, err, "database");
 	for (int i = 1; *types; types++, i++) {
@@ -341,6 +348,10 @@ int state_exec(struct state *s, struct error *err, const char *sql, const char *
 
 int state_begin(struct state *s, struct error *err)
 {
+	int rc = state_open_db(s, err);
+
+	if (rc < 0)
+		return rc;
 	if (sqlite3_exec(s->db, "BEGIN IMMEDIATE", NULL, NULL, NULL) != SQLITE_OK)
 		return db_error(s->db, err, "start a database transaction");
 	return 0;
@@ -365,7 +376,10 @@ void state_rollback(struct state *s)
 int state_set_durable(struct state *s, bool durable, struct error *err)
 {
 	const char *sql = durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL";
+	int rc = state_open_db(s, err);
 
+	if (rc < 0)
+		return rc;
 	if (sqlite3_exec(s->db, sql, NULL, NULL, NULL) != SQLITE_OK)
 		return db_error(s->db, err, "database");
 	return 0;

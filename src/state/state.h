@@ -44,11 +44,15 @@ static inline void cleanup_state(struct state **state)
 
 #define autostate __attribute__((cleanup(cleanup_state)))
 
-/* A child after fork() must not touch the parent's SQLite connection: it drops the pointer. */
-void state_forget_db(struct state *state);
+/*
+ * Closes the database; whatever needs it next opens it again. To be called before fork(): SQLite's
+ * connections don't survive one, and the child could not even close their files, since that would
+ * drop the locks of its own connection (fcntl(2), "advisory record locking").
+ */
+void state_close_db(struct state *state);
 
-/* Opens the database again (after state_forget_db()). */
-int state_reopen_db(struct state *state, struct error *err);
+/* Opens the database where it is closed, ahead of need. */
+int state_open_db(struct state *state, struct error *err);
 
 /* Folds the database's log in when it has grown. Takes some milliseconds then: for when nobody
  * waits. */
