@@ -3,7 +3,7 @@
  * array of `struct sock_filter` a profile, which seccomp.c includes. Runs on the build machine
  * only; libseccomp serves as the table of system call numbers.
  *
- * The code is a binary tree over ranges of numbers with the same answer. That is a quarter of what
+ * The code is a binary tree over ranges of numbers with the same answer. That is a third of what
  * libseccomp's own tree over single numbers takes, and the kernel's work when a container starts
  * (checking, compiling, and running the filter once for each number to fill its cache of calls that
  * are always allowed) grows with it. Because of that cache (Linux 5.11) the order of the calls
