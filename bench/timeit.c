@@ -1,6 +1,7 @@
 /*
- * Times commands against each other: runs them in turn, A B C A B C..., so that whatever else the
- * machine does at the time falls on all of them, and prints a line for each run:
+ * Times commands against each other: runs each once a round, so that whatever else the machine does
+ * at the time falls on all of them, in another order each round, so that none is always the one
+ * that comes after a certain other. Prints a line for each run:
  *
  *   NAME RETURNED_NS SETTLED_NS
  *
@@ -109,9 +110,21 @@ static size_t parse(char **words, struct command *commands)
 	return n;
 }
 
+/* Fisher and Yates' shuffle, the same in each run of this program. */
+static void shuffle(size_t *order, size_t n)
+{
+	for (size_t i = n; i > 1; i--) {
+		size_t other = (size_t)random() % i, moved = order[i - 1];
+
+		order[i - 1] = order[other];
+		order[other] = moved;
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct command commands[MAX_COMMANDS];
+	size_t order[MAX_COMMANDS];
 	struct timespec pause = {0};
 	int rounds, warm_up, null, out;
 	size_t n;
@@ -132,13 +145,17 @@ int main(int argc, char **argv)
 	if (out < 0 || null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
 		fail("/dev/null");
 
+	for (size_t i = 0; i < n; i++)
+		order[i] = i;
 	for (int round = -warm_up; round < rounds; round++) {
+		shuffle(order, n);
 		for (size_t i = 0; i < n; i++) {
+			const struct command *c = &commands[order[i]];
 			long long returned, settled;
 
-			run(&commands[i], &returned, &settled);
+			run(c, &returned, &settled);
 			if (round >= 0)
-				dprintf(out, "%s %lld %lld\n", commands[i].name, returned, settled);
+				dprintf(out, "%s %lld %lld\n", c->name, returned, settled);
 			nanosleep(&pause, NULL);
 		}
 	}
