@@ -8,6 +8,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -32,6 +33,15 @@ def pytest_collection_modifyitems(config, items):
 def pytest_sessionstart(session):
     if not LODGE.exists():
         pytest.exit(f"{LODGE} is not there: run make first", returncode=2)
+
+
+    # An ended session cleans up, too; by SIGINT pytest does that by itself.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_sessionfinish(session):
+    for host in list(Lodge.unclosed):
+        host.close(patience=0)
 
 
 def pytest_report_header(config):

@@ -55,6 +55,8 @@ class Lodge:
     lodge("run", "--rm", "tiny", "payload", "exit", "3", status=3)
     """
 
+    unclosed = set()  # closed by conftest.py at the end, if nobody did it before
+
     def __init__(self, template=None):
         # Not below pytest's directory: a socket's path may be only 107 characters long.
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="lodge-", dir="/var/tmp"))
@@ -65,6 +67,7 @@ class Lodge:
         self.env["LODGE_RUNTIME_DIR"] = str(self.runtime)
         self._processes = []
         self._cgroups = cgroups()
+        self.unclosed.add(self)
         if template:
             copy_images(template.state, self.state)
 
@@ -112,6 +115,12 @@ class Lodge:
     def close(self, patience=2):
         """Ends everything, and returns what is still there after `patience` seconds and should not
         be, as a list of lines."""
+        try:
+            return self._end(patience)
+        finally:
+            self._sweep()
+
+    def _end(self, patience):
         for process in self._processes:
             if process.poll() is None:
                 process.kill()
@@ -125,7 +134,6 @@ class Lodge:
         end = time.monotonic() + patience
         while (left := self._leftovers()) and time.monotonic() < end:
             time.sleep(0.05)
-        self._sweep()
         return problems + left
 
     def _leftovers(self):
@@ -144,6 +152,7 @@ class Lodge:
         for path in reversed(mounts_below(self.dir)):
             subprocess.run(["umount", "-l", path])
         shutil.rmtree(self.dir, ignore_errors=True)
+        self.unclosed.discard(self)
 
 
 class Terminal:
