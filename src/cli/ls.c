@@ -37,6 +37,8 @@ struct ls_options {
 /* "running", "stopped (1)": a number that matters beside the word that says it. */
 static int add_status(json_t *row, const struct guest *g)
 {
+	if (g->damaged)
+		return json_object_set_new(row, "status", json_string("damaged"));
 	if (g->state != GUEST_STOPPED)
 		return json_object_set_new(row, "status", json_string(guest_state_name(g->state)));
 	return json_object_set_new(row, "status", json_sprintf("stopped (%d)", g->exit_status));

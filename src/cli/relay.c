@@ -30,7 +30,9 @@ struct relay {
 	/* Input that the guest's side has not taken yet: stdin is not read meanwhile. */
 	char input[CONTROL_DATA_MAX];
 	size_t input_from, input_to;
-	bool deaf; /* our stdout is gone: output is thrown away */
+	bool started;   /* the guest runs: its monitor answers */
+	uint64_t early; /* signals that came before: a bit each */
+	bool deaf;      /* our stdout is gone: output is thrown away */
 	struct termios saved;
 	bool raw;
 	char keys[8]; /* the detach keys, and how many of them were typed */
@@ -127,6 +129,8 @@ static void on_signal(void *data, int signo)
 
 	if (signo == SIGWINCH)
 		send_size(r);
+	else if (r->client_fd >= 0 && !r->started)
+		r->early |= UINT64_C(1) << signo;
 	else if (r->client_fd >= 0)
 		send_request(r, CONTROL_SIGNAL, &(struct control_signal){.signo = signo},
 			     sizeof(struct control_signal));
@@ -258,11 +262,23 @@ static void put(struct relay *r, int fd, const char *data, size_t size)
 		stop(r, r->rc);
 }
 
+static void on_started(struct relay *r)
+{
+	r->started = true;
+	send_size(r);
+	for (int signo = 1; signo < 64; signo++)
+		if (r->early & (UINT64_C(1) << signo))
+			on_signal(r, signo);
+}
+
 static void on_message(struct relay *r, const struct control_message *m, size_t size)
 {
 	struct control_exit end = {0};
 
 	switch (m->type) {
+	case CONTROL_STARTED:
+		on_started(r);
+		break;
 	case CONTROL_STDOUT:
 		put(r, STDOUT_FILENO, m->data, size);
 		break;
@@ -357,7 +373,8 @@ static int run(struct relay *r)
 
 	if (!rc) {
 		terminal_raw(r);
-		send_size(r);
+		if (r->started)
+			send_size(r);
 		rc = loop_run(r->loop, r->err);
 		terminal_restore(r);
 	}
@@ -380,8 +397,11 @@ static int set_nonblocking(int fd, struct error *err)
 
 int relay_guest(int client_fd, const struct relay_options *options, int *status, struct error *err)
 {
-	struct relay r = {
-		.options = options, .client_fd = client_fd, .console_fd = -EBADF, .err = err};
+	struct relay r = {.options = options,
+			  .client_fd = client_fd,
+			  .console_fd = -EBADF,
+			  .started = options->running,
+			  .err = err};
 	int rc = loop_new(&r.loop, err);
 
 	ignore_sigpipe();
@@ -423,6 +443,7 @@ int relay_process(int pidfd, int console_fd, const struct relay_options *options
 			  .client_fd = -EBADF,
 			  .console_fd = console_fd,
 			  .pidfd = pidfd,
+			  .started = true,
 			  .err = err};
 	siginfo_t info = {0};
 	int rc = loop_new(&r.loop, err);

@@ -13,6 +13,7 @@ struct relay_options {
 	/* whose guest it is; for relay_guest() */
 	struct state *state;
 	const struct guest *guest;
+	bool running;         /* it does already; else its monitor will say when */
 	bool stdin_too;       /* pass our standard input on */
 	bool terminal;        /* the guest has one: ours becomes raw while we relay */
 	bool forward_signals; /* those that we get go to the guest */

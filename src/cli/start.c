@@ -116,6 +116,7 @@ static int attach_run(struct invocation *inv, struct error *err)
 		rc = relay_guest(client,
 				 &(struct relay_options){.state = s,
 							 .guest = g,
+							 .running = true,
 							 .stdin_too = !o->no_stdin,
 							 .terminal = g->config.terminal,
 							 .detach_keys = o->detach_keys},

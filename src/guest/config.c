@@ -171,7 +171,7 @@ int guest_config_add_volume(struct guest_config *c, const char *text, struct err
 	option = destination ? strchr(destination, ':') : NULL;
 	if (option)
 		*option++ = '\0';
-	if (!destination || destination[0] != '/' || !destination[1] ||
+	if (!copy[0] || !destination || destination[0] != '/' || !destination[1] ||
 	    (option && !str_eq(option, "ro") && !str_eq(option, "rw"))) {
 		error_set(err, EINVAL, "'%s' is not a volume", text);
 		error_hint(err, "write it like /srv/www:/var/www or /srv/www:/var/www:ro");

@@ -82,11 +82,11 @@ static int guest_from_row(sqlite3_stmt *q, struct guest **out, struct error *err
 	g->image = column_dup(q, 2);
 	g->image_name = column_dup(q, 3);
 	g->id_base = sqlite3_column_int64(q, 4);
-	rc = json_parse(state_text(q, 5), "the guest's configuration", &config, err);
+	/* One bad row must not hide the others, and has to be removable. */
+	rc = json_parse(state_text(q, 5), "the guest's configuration", &config, NULL);
 	if (!rc)
-		rc = guest_config_from_json(config, &g->config, err);
-	if (rc < 0)
-		return error_wrap(err, "guest %s", g->name ? g->name : g->id);
+		rc = guest_config_from_json(config, &g->config, NULL);
+	g->damaged = rc < 0;
 	state = state_text(q, 6);
 	for (size_t i = 0; i < ARRAY_SIZE(state_names); i++)
 		if (str_eq(state, state_names[i]))
@@ -264,6 +264,8 @@ int guest_create(struct state *s, struct guest *g, int *lock_fd, struct error *e
 	}
 	if (g->name)
 		rc = guest_check_name(g->name, err);
+	if (!rc)
+		rc = state_check_space(s, err);
 	if (!rc)
 		rc = make_id(g, err);
 	if (!rc && !g->name)

@@ -31,6 +31,7 @@ struct guest {
 	char *image_name; /* as the user wrote it */
 	int64_t id_base;  /* first host id of its user namespace */
 	struct guest_config config;
+	bool damaged; /* its configuration can't be read: it can only be removed */
 	enum guest_state state;
 	bool auto_remove;
 	int64_t created_at, started_at, finished_at; /* seconds since 1970; 0: never */

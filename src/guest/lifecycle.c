@@ -67,7 +67,7 @@ void guest_unlock(struct state *s, const char *id, int *lock_fd)
 
 	guest_path(id, path);
 	if (dir_remove_all(s->run_fd, path, &err) < 0)
-		log_warn("%s/%s: %s", s->run_dir, path, err.message);
+		log_info("%s/%s: %s", s->run_dir, path, err.message);
 	fd_close(lock_fd);
 }
 
@@ -109,7 +109,7 @@ void guest_remove_files(struct state *s, const char *id)
 	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
 		return;
 	if (dir_remove_all(s->fd, path, &err) < 0)
-		log_warn("%s/%s: %s", s->dir, path, err.message);
+		log_info("%s/%s: %s", s->dir, path, err.message);
 }
 
 int guest_remove(struct state *s, struct guest *g, struct error *err)
@@ -146,7 +146,7 @@ static int clean_cgroup(const char *id)
 	if (!rc)
 		rc = cgroup_remove(cg, &err);
 	if (rc < 0)
-		log_warn("guest %s: %s", id, err.message);
+		log_info("guest %s: %s", id, err.message);
 	return rc;
 }
 
@@ -171,7 +171,7 @@ static bool sweep_row(struct state *s, const struct guest *g)
 	/* Still so, now that nobody else can change it? */
 	if (has_row(s, g->id, "AND state='running'") && clean_cgroup(g->id) == 0 &&
 	    guest_record_exit(s, g, 137, "its monitor was killed", &err) < 0)
-		log_warn("guest %s: %s", g->name, err.message);
+		log_info("guest %s: %s", g->name, err.message);
 	guest_unlock(s, g->id, &lock);
 	return true;
 }
@@ -223,11 +223,10 @@ static bool each_guest_dir(struct state *s, int fd, bool (*fn)(struct state *s, 
 void guest_sweep(struct state *s)
 {
 	autoguestlist struct guest_list list = {0};
-	struct error err = {0};
 	bool found = false;
 
-	if (guest_list(s, &list, &err) < 0)
-		log_warn("%s", err.message);
+	if (guest_list(s, &list, NULL) < 0)
+		return; /* the command itself will meet that */
 	for (size_t i = 0; i < list.n; i++)
 		if (list.v[i]->state == GUEST_RUNNING)
 			found |= sweep_row(s, list.v[i]);

@@ -489,7 +489,13 @@ int guest_start(struct state *s, struct guest *g, int *lock_fd, bool stdin_too, 
 	int socks[2], rc = 0;
 	pid_t pid;
 
-	if (g->state != GUEST_RUNNING)
+	if (g->damaged) {
+		rc = error_set(err, EINVAL, "the configuration of guest '%s' is damaged", g->name);
+		error_hint(err, "it can only be removed: lodge rm %s", g->name);
+	}
+	if (!rc)
+		rc = state_check_space(s, err);
+	if (!rc && g->state != GUEST_RUNNING)
 		rc = mark_running(s, g, err);
 	if (!rc && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0)
 		rc = error_sys(err, errno, "make a socket pair");

@@ -222,8 +222,11 @@ int image_mount(struct state *state, const char *digest, struct image_mount *mou
 	fd = clone_mounted(mounts_fd, hex, err);
 	if (fd == -ENOENT)
 		fd = mount_first(state, mounts_fd, digest, hex, err);
-	if (fd < 0)
+	if (fd < 0) {
+		fd_close(&lock_fd);
+		image_unmount_stale(state, hex);
 		return fd;
+	}
 	snprintf(mount->hex, sizeof(mount->hex), "%s", hex);
 	mount->tree_fd = fd;
 	mount->lock_fd = steal_fd(&lock_fd);
@@ -238,7 +241,7 @@ void image_unmount_stale(struct state *state, const char *hex)
 	autofd int mount_lock = -EBADF;
 	autofd int use_lock = -EBADF;
 
-	if (!path || mounts_fd < 0 || faccessat(mounts_fd, hex, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+	if (!path || mounts_fd < 0)
 		return;
 	mount_lock = lock_file(mounts_fd, "mount.lock", LOCK_EX, NULL);
 	if (mount_lock < 0)

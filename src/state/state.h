@@ -12,6 +12,7 @@
  *                               the environment variable LODGE_STATE_DIR overrides
  *   <state>/images/sha256/HEX/  an image: root.erofs and manifest.json     (image/)
  *   <state>/guests/ID/          a guest: writable layer, logs              (guest/)
+ *   <state>/reserve             room for the database's log when the disk is full
  *   <state>/tmp/                work in progress; flock()ed directories
  *   <run>/guests/ID/            as root /run/lodge, else $XDG_RUNTIME_DIR/lodge;
  *                               LODGE_RUNTIME_DIR overrides. Lock, control socket, mounts.
@@ -43,6 +44,12 @@ static inline void cleanup_state(struct state **state)
 }
 
 #define autostate __attribute__((cleanup(cleanup_state)))
+
+/* Whether there is room to begin something new; removing works with less. Errors: ENOSPC. */
+int state_check_space(const struct state *state, struct error *err);
+
+/* "WHAT: No space left on device", with what to do. Returns -ENOSPC. */
+int state_no_space(struct error *err, const char *what);
 
 /*
  * Closes the database; whatever needs it next opens it again. To be called before fork(): SQLite's
