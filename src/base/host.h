@@ -39,6 +39,10 @@ struct host_cgroups {
 /* Never NULL; the process' own, not to be freed. Out of memory shows as HOST_CGROUP_NONE. */
 const struct host_cgroups *host_cgroups(void);
 
+/* The mount point of cgroup2, or NULL: a container's start without limits needs no more, and asks
+ * for it without looking for all the rest. */
+const char *host_cgroup_v2_path(void);
+
 /* The mount point of a v1 controller's hierarchy, or NULL where v1 does not have it. */
 const char *host_cgroup_v1_path(const char *controller);
 

@@ -167,6 +167,16 @@ const struct host_cgroups *host_cgroups(void)
 	return g;
 }
 
+const char *host_cgroup_v2_path(void)
+{
+	static const char *const usual[] = {USUAL_ROOT, USUAL_ROOT "/unified"};
+
+	for (size_t i = 0; !found.done && i < ARRAY_SIZE(usual); i++)
+		if (magic_of(usual[i]) == CGROUP2_SUPER_MAGIC)
+			return usual[i];
+	return host_cgroups()->v2_path;
+}
+
 const char *host_cgroup_v1_path(const char *controller)
 {
 	const struct host_cgroups *g = host_cgroups();

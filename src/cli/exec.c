@@ -36,6 +36,8 @@ static int make_process(const struct guest *g, const struct exec_options *o, cha
 	for (size_t i = 0; !rc && i < g->config.env.n; i++)
 		rc = strv_push(&p->env, g->config.env.v[i], err);
 	if (!rc)
+		rc = strv_pushf(&p->env, err, "HOSTNAME=%s", g->config.hostname);
+	if (!rc)
 		rc = strv_push(&p->env, "container=lodge", err);
 	if (!rc && o->terminal)
 		rc = strv_pushf(&p->env, err, "TERM=%s", term ?: "xterm");
@@ -57,10 +59,10 @@ static int start_process(const struct guest *g, const struct exec_options *o, in
 	pid_t pid;
 	int rc;
 
-	relay_block_signals();
 	rc = container_exec(init_pidfd, g->id, p, &pid, &pidfd, &console, err);
 	if (rc < 0)
 		return rc;
+	relay_block_signals();
 	return relay_process(pidfd, console, &relay, status, err);
 }
 

@@ -35,12 +35,20 @@ struct relay {
 	bool deaf;      /* our stdout is gone: output is thrown away */
 	struct termios saved;
 	bool raw;
-	char keys[8]; /* the detach keys, and how many of them were typed */
-	size_t n_keys, keys_typed;
-	int status; /* exit status */
+	size_t keys_typed; /* how many of the detach keys */
+	int status;        /* exit status */
 	int rc;
 	struct error *err;
 };
+
+/* As by nohup, or for what a script has put into the background: then it is no business of the
+ * guest's either. */
+static bool is_ignored(int signo)
+{
+	struct sigaction action;
+
+	return sigaction(signo, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
 
 void relay_block_signals(void)
 {
@@ -48,28 +56,29 @@ void relay_block_signals(void)
 
 	sigemptyset(&set);
 	for (size_t i = 0; i < ARRAY_SIZE(forwarded); i++)
-		sigaddset(&set, forwarded[i]);
+		if (!is_ignored(forwarded[i]))
+			sigaddset(&set, forwarded[i]);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
-int relay_parse_keys(const char *text, char keys[static 8], size_t *n, struct error *err)
+int relay_parse_keys(const char *text, struct relay_keys *keys, struct error *err)
 {
 	const char *p = text;
 
-	for (*n = 0; *n < 8 && *p; p += *p == ',') {
+	for (keys->n = 0; keys->n < sizeof(keys->v) && *p; p += *p == ',') {
 		if (strncmp(p, "ctrl-", 5) == 0 && p[5] >= 'a' && p[5] <= 'z') {
-			keys[(*n)++] = (char)(p[5] - 'a' + 1);
+			keys->v[keys->n++] = (char)(p[5] - 'a' + 1);
 			p += 6;
 		} else {
-			keys[(*n)++] = *p++;
+			keys->v[keys->n++] = *p++;
 		}
 		if (*p && *p != ',')
 			break;
 	}
-	if (!*p && *n > 0)
+	if (!*p && keys->n > 0)
 		return 0;
 	error_set(err, EINVAL, "'%s' are not detach keys", text);
-	error_hint(err, "write them like ctrl-p,ctrl-q");
+	error_hint(err, "write them like " RELAY_DETACH_KEYS);
 	return -EINVAL;
 }
 
@@ -178,13 +187,15 @@ static void end_input(struct relay *r)
  * next one is another. Returns true when all were typed. */
 static bool take_keys(struct relay *r, const char *data, size_t size)
 {
+	const struct relay_keys *keys = &r->options->keys;
+
 	for (size_t i = 0; i < size; i++) {
-		if (r->n_keys && data[i] == r->keys[r->keys_typed]) {
-			if (++r->keys_typed == r->n_keys)
+		if (keys->n && data[i] == keys->v[r->keys_typed]) {
+			if (++r->keys_typed == keys->n)
 				return true;
 			continue;
 		}
-		memcpy(r->input + r->input_to, r->keys, r->keys_typed);
+		memcpy(r->input + r->input_to, keys->v, r->keys_typed);
 		r->input_to += r->keys_typed;
 		r->keys_typed = 0;
 		r->input[r->input_to++] = data[i];
@@ -194,7 +205,7 @@ static bool take_keys(struct relay *r, const char *data, size_t size)
 
 static void read_input(struct relay *r)
 {
-	char buf[CONTROL_DATA_MAX - sizeof(r->keys)];
+	char buf[CONTROL_DATA_MAX - sizeof(r->options->keys.v)];
 	ssize_t n = read(STDIN_FILENO, buf, sizeof(buf));
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
@@ -352,9 +363,8 @@ static int watch_ours(struct relay *r, struct error *err)
 	if (r->options->terminal)
 		rc = loop_add_signal(r->loop, SIGWINCH, on_signal, r, NULL, err);
 	for (size_t i = 0; !rc && r->options->forward_signals && i < ARRAY_SIZE(forwarded); i++)
-		rc = loop_add_signal(r->loop, forwarded[i], on_signal, r, NULL, err);
-	if (!rc && r->options->detach_keys)
-		rc = relay_parse_keys(r->options->detach_keys, r->keys, &r->n_keys, err);
+		if (!is_ignored(forwarded[i]))
+			rc = loop_add_signal(r->loop, forwarded[i], on_signal, r, NULL, err);
 	if (rc < 0 || !r->options->stdin_too)
 		return rc;
 	rc = loop_add_fd(r->loop, STDIN_FILENO, EPOLLIN, on_stdin, r, &r->stdin_watch, err);
@@ -395,7 +405,8 @@ static int set_nonblocking(int fd, struct error *err)
 	return 0;
 }
 
-int relay_guest(int client_fd, const struct relay_options *options, int *status, struct error *err)
+int relay_guest(int client_fd, const struct relay_options *options, int *status, bool *started,
+		struct error *err)
 {
 	struct relay r = {.options = options,
 			  .client_fd = client_fd,
@@ -413,6 +424,7 @@ int relay_guest(int client_fd, const struct relay_options *options, int *status,
 		rc = run(&r);
 	loop_free(r.loop);
 	*status = r.status;
+	*started = r.started;
 	if (rc == -EPIPE)
 		error_hint(err, "it was killed, and the guest with it; 'lodge ls -a' tidies up");
 	return rc;

@@ -26,7 +26,7 @@ static int create_run(struct invocation *inv, struct error *err)
 
 /* The guest is attached to us until it ends, or until the user detaches. */
 static int attached(struct state *s, const struct guest *g, const struct guest_options *o,
-		    int client_fd, struct error *err)
+		    const struct relay_keys *keys, int client_fd, bool *started, struct error *err)
 {
 	const struct relay_options relay = {
 		.state = s,
@@ -34,9 +34,9 @@ static int attached(struct state *s, const struct guest *g, const struct guest_o
 		.stdin_too = o->interactive,
 		.terminal = g->config.terminal,
 		.forward_signals = true,
-		.detach_keys = o->detach_keys,
+		.keys = *keys,
 	};
-	int status, rc = relay_guest(client_fd, &relay, &status, err);
+	int status, rc = relay_guest(client_fd, &relay, &status, started, err);
 
 	if (rc < 0)
 		return rc;
@@ -54,8 +54,13 @@ static int run_run(struct invocation *inv, struct error *err)
 	autostate struct state *s = NULL;
 	autofd int client = -EBADF;
 	autofd int lock = -EBADF;
-	int rc = state_open(&s, err);
+	struct relay_keys keys;
+	bool started = false;
+	int rc;
 
+	rc = relay_parse_keys(o->detach_keys, &keys, err);
+	if (!rc)
+		rc = state_open(&s, err);
 	if (rc < 0)
 		return rc;
 	guest_sweep(s);
@@ -69,19 +74,15 @@ static int run_run(struct invocation *inv, struct error *err)
 	g->state = GUEST_RUNNING;
 	rc = guest_create(s, g, &lock, err);
 	if (!rc)
-		rc = guest_start(s, g, &lock, o->interactive, &client, err);
+		rc = guest_start(s, g, &lock, o->interactive && !o->detach, &client, err);
 	if (rc < 0)
 		return rc;
 	if (o->detach)
 		rc = relay_wait_started(client, err);
 	else
-		rc = attached(s, g, o, client, err);
-	if (rc < 0 && rc != -EPIPE) {
-		/* It never ran, and a guest that can't is of no use. */
-		if (!g->auto_remove)
-			guest_remove(s, g, NULL);
-		return rc;
-	}
+		rc = attached(s, g, o, &keys, client, &started, err);
+	if (rc < 0 && rc != -EPIPE && !started && !g->auto_remove)
+		guest_remove(s, g, NULL); /* it never ran, and one that can't is of no use */
 	if (rc == 0 && o->detach)
 		puts(g->name);
 	return rc;
@@ -98,7 +99,7 @@ static const struct verb_option run_options[] = {
 	{},
 };
 
-static const struct guest_options defaults = {.detach_keys = "ctrl-p,ctrl-q"};
+static const struct guest_options defaults = {.detach_keys = RELAY_DETACH_KEYS};
 
 const struct verb verb_run = {
 	.name = "run",

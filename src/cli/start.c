@@ -30,17 +30,27 @@ static int start_attached(struct invocation *inv, struct error *err)
 	autostate struct state *s = NULL;
 	autofd int client = -EBADF;
 	autofd int lock = -EBADF;
+	struct relay_options relay = {
+		.stdin_too = o->interactive,
+		.forward_signals = true,
+	};
+	bool started;
 	int status, rc;
 
 	if (inv->n_operands > 1)
 		return error_set(err, EINVAL, "only one guest can be attached to");
-	rc = state_open(&s, err);
+	rc = relay_parse_keys(RELAY_DETACH_KEYS, &relay.keys, err);
+	if (!rc)
+		rc = state_open(&s, err);
 	if (rc < 0)
 		return rc;
 	guest_sweep(s);
 	rc = guest_find(s, inv->operands[0], &g, err);
 	if (rc < 0)
 		return rc;
+	relay.state = s;
+	relay.guest = g;
+	relay.terminal = g->config.terminal;
 	relay_block_signals();
 	rc = guest_lock(s, g->id, &lock, err);
 	if (rc == -EBUSY)
@@ -48,14 +58,7 @@ static int start_attached(struct invocation *inv, struct error *err)
 	if (!rc)
 		rc = guest_start(s, g, &lock, o->interactive, &client, err);
 	if (!rc)
-		rc = relay_guest(client,
-				 &(struct relay_options){.state = s,
-							 .guest = g,
-							 .stdin_too = o->interactive,
-							 .terminal = g->config.terminal,
-							 .forward_signals = true,
-							 .detach_keys = "ctrl-p,ctrl-q"},
-				 &status, err);
+		rc = relay_guest(client, &relay, &status, &started, err);
 	if (rc < 0)
 		return rc;
 	return status == RELAY_DETACHED ? 0 : status;
@@ -101,26 +104,28 @@ static int attach_run(struct invocation *inv, struct error *err)
 {
 	const struct attach_options *o = inv->options;
 	struct control_attach message = {.stdin_too = !o->no_stdin};
+	struct relay_options relay = {.running = true, .stdin_too = !o->no_stdin};
 	autoguest struct guest *g = NULL;
 	autostate struct state *s = NULL;
 	autofd int client = -EBADF;
-	int status, rc = state_open(&s, err);
+	bool started;
+	int status, rc;
 
+	rc = relay_parse_keys(o->detach_keys, &relay.keys, err);
+	if (!rc)
+		rc = state_open(&s, err);
 	if (!rc)
 		rc = guest_find(s, inv->operands[0], &g, err);
 	if (!rc)
 		rc = guest_connect(s, g, &client, err);
 	if (!rc)
 		rc = control_send(client, CONTROL_ATTACH, &message, sizeof(message), err);
-	if (!rc)
-		rc = relay_guest(client,
-				 &(struct relay_options){.state = s,
-							 .guest = g,
-							 .running = true,
-							 .stdin_too = !o->no_stdin,
-							 .terminal = g->config.terminal,
-							 .detach_keys = o->detach_keys},
-				 &status, err);
+	if (rc < 0)
+		return rc;
+	relay.state = s;
+	relay.guest = g;
+	relay.terminal = g->config.terminal;
+	rc = relay_guest(client, &relay, &status, &started, err);
 	if (rc < 0)
 		return rc;
 	return status == RELAY_DETACHED ? 0 : status;
@@ -147,7 +152,7 @@ const struct verb verb_attach = {
 	.examples = "    lodge attach web",
 	.options = attach_options,
 	.options_size = sizeof(struct attach_options),
-	.defaults = &(const struct attach_options){.detach_keys = "ctrl-p,ctrl-q"},
+	.defaults = &(const struct attach_options){.detach_keys = RELAY_DETACH_KEYS},
 	.min_operands = 1,
 	.max_operands = 1,
 	.operands = {COMPLETE_GUEST},

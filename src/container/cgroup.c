@@ -80,7 +80,7 @@ void cgroup_free(struct cgroup *cg)
  * seen by nobody else. */
 static int open_v2(struct error *err)
 {
-	const char *path = host_cgroups()->v2_path;
+	const char *path = host_cgroup_v2_path();
 	autofd int context = -EBADF;
 	int fd;
 
@@ -93,12 +93,43 @@ static int open_v2(struct error *err)
 	return fd >= 0 ? fd : error_sys(err, errno, "mount cgroup2");
 }
 
+/* Only directories can be removed in a cgroup file system, the files go with them. */
+static int remove_tree(int parent_fd, const char *name, int depth)
+{
+	autodir DIR *dir = NULL;
+	struct dirent *entry;
+	int fd;
+
+	if (unlinkat(parent_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
+		return 0;
+	if (depth > MAX_DEPTH)
+		return -ELOOP;
+	fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	dir = fdopendir(fd);
+	if (!dir) {
+		close(fd);
+		return -ENOMEM;
+	}
+	while ((entry = readdir(dir)))
+		if (entry->d_type == DT_DIR && !str_eq(entry->d_name, ".") &&
+		    !str_eq(entry->d_name, ".."))
+			remove_tree(fd, entry->d_name, depth + 1);
+	return unlinkat(parent_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
 /* Another command may remove the empty parent between our two steps; then once more. */
 static int group_make(struct group *g, const char *path, struct error *err)
 {
 	for (int tries = 0; tries < 100; tries++) {
 		if (mkdirat(g->hierarchy_fd, path, 0755) == 0)
 			break;
+		if (errno == EEXIST) {
+			/* Left by a monitor that was killed; whoever makes it holds the lock. */
+			remove_tree(g->hierarchy_fd, path, 0);
+			continue;
+		}
 		if (errno != ENOENT)
 			return error_sys(err, errno, "make control group %s", path);
 		if (mkdirat(g->hierarchy_fd, PARENT, 0755) < 0 && errno != EEXIST)
@@ -192,7 +223,9 @@ static int delegate(const struct cgroup *cg, uid_t owner, struct error *err)
 	for (size_t i = 0; i < ARRAY_SIZE(files); i++)
 		if (fchownat(cg->v2.fd, files[i], owner, owner, AT_EMPTY_PATH) < 0)
 			return error_sys(err, errno, "delegate control group %s", cg->path);
-	return file_write_at(cg->v2.fd, "cgroup.max.depth", "32", err);
+	if (file_write_at(cg->v2.fd, "cgroup.max.depth", "32", err) < 0)
+		return -err->code;
+	return file_write_at(cg->v2.fd, "cgroup.max.descendants", "10000", err);
 }
 
 int cgroup_create(const char *name, const struct container_resources *limits, uid_t owner,
@@ -298,31 +331,6 @@ int cgroup_kill(struct cgroup *cg, struct error *err)
 		pause_ms(2);
 	}
 	return error_set(err, ETIMEDOUT, "processes in control group %s don't end", cg->path);
-}
-
-/* Only directories can be removed in a cgroup file system, the files go with them. */
-static int remove_tree(int parent_fd, const char *name, int depth)
-{
-	autodir DIR *dir = NULL;
-	struct dirent *entry;
-	int fd;
-
-	if (unlinkat(parent_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT)
-		return 0;
-	if (depth > MAX_DEPTH)
-		return -ELOOP;
-	fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	dir = fdopendir(fd);
-	if (!dir) {
-		close(fd);
-		return -ENOMEM;
-	}
-	while ((entry = readdir(dir)))
-		if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
-			remove_tree(fd, entry->d_name, depth + 1);
-	return unlinkat(parent_fd, name, AT_REMOVEDIR) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
 static int group_remove(struct group *g, const char *path, struct error *err)

@@ -19,6 +19,7 @@ struct container {
 	int pidfd;      /* the same; the caller reaps it */
 	int console_fd; /* the terminal's master side, non-blocking; -EBADF without a terminal */
 	struct cgroup *cgroup;
+	int start_sock; /* to the init until it has executed the command */
 	/* Its mount namespace, and the one that it was made in: kept, so that not the container's
 	 * last process takes down all that is mounted there, while somebody waits for its end, but
 	 * container_release(). */
@@ -26,22 +27,28 @@ struct container {
 };
 
 #define CONTAINER_NONE                                                                             \
-	((struct container){                                                                       \
-		.pidfd = -EBADF, .console_fd = -EBADF, .mount_ns = -EBADF, .stage_ns = -EBADF})
+	((struct container){.pidfd = -EBADF,                                                       \
+			    .console_fd = -EBADF,                                                  \
+			    .start_sock = -EBADF,                                                  \
+			    .mount_ns = -EBADF,                                                    \
+			    .stage_ns = -EBADF})
 
 /*
- * Makes the container and starts its init. When it returns 0, execve() of the init has succeeded.
+ * Makes the container and lets its init go. container_wait_started() then waits until that has
+ * executed the command, or tells why it could not; there is a moment for something else in between.
  *
- *   image_tree  a detached mount of the image's root (image_mount()); stays the caller's
+ *   image_tree  a detached mount of the image's root (image_mount()), used up
  *   mount_dir   an empty directory that the core may mount on, in a mount namespace of its own
  *   stdio       three descriptors for the init where there is no terminal; they stay the caller's
  *
  * The caller must be single-threaded, have the capabilities of root, and is the parent of the init,
- * which the kernel kills should the caller die. On failure nothing is left. err->exit_status is
- * 127 where the command is missing and 126 where it can't be executed.
+ * which the kernel kills should the caller die. When either fails nothing is left, and the
+ * container is CONTAINER_NONE. err->exit_status is 127 where the command is missing and 126 where
+ * it can't be executed.
  */
 int container_start(const struct container_spec *spec, int image_tree, const char *mount_dir,
 		    const int stdio[3], struct container *c, struct error *err);
+int container_wait_started(struct container *c, struct error *err);
 
 /* After its init has been reaped: removes its cgroup. */
 int container_destroy(struct container *c, struct error *err);

@@ -1,11 +1,14 @@
 /* The last steps of an init and of a process that joins: become the user, drop, execute. */
 #include "container/internal.h"
 
+#include <fcntl.h>
 #include <grp.h>
 #include <limits.h>
+#include <linux/keyctl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static const char *env_find(char *const *env, const char *name)
@@ -66,6 +69,40 @@ static int find_and_execute(char *const *args, char *const *env, struct error *e
 	return exec_error(args[0], code, err);
 }
 
+int descriptors_drop(int *sock, struct error *err)
+{
+	const int place = 3;
+
+	if (*sock != place && dup3(*sock, place, O_CLOEXEC) < 0)
+		return error_sys(err, errno, "move a descriptor");
+	*sock = place;
+	if (close_range(place + 1, ~0U, 0) < 0)
+		return error_sys(err, errno, "close the host's descriptors");
+	return 0;
+}
+
+int keyring_leave(struct error *err)
+{
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)
+		return error_sys(err, errno, "make a session keyring");
+	return 0;
+}
+
+/* To the working directory, which the user, the image or /etc/passwd named. */
+static int change_directory(const char *path, struct error *err)
+{
+	autofd int root = file_open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0, err);
+	autofd int dir = -EBADF;
+
+	if (root < 0)
+		return root;
+	dir = file_open_in_root(root, path, O_PATH | O_DIRECTORY, 0, err);
+	if (dir < 0 || fchdir(dir) < 0)
+		return error_sys(err, dir < 0 ? -dir : errno,
+				 "change to directory %s in the container", path);
+	return 0;
+}
+
 static void reset_signals(void)
 {
 	struct sigaction action = {.sa_handler = SIG_DFL};
@@ -80,7 +117,6 @@ static void reset_signals(void)
 int process_exec(const struct exec_args *args, struct error *err)
 {
 	autostrv struct strv env = {0};
-	const char *cwd = args->cwd;
 	struct user user;
 	int rc;
 
@@ -91,15 +127,13 @@ int process_exec(const struct exec_args *args, struct error *err)
 		rc = strv_pushf(&env, err, "HOME=%s", user.home);
 	if (rc < 0)
 		return rc;
-	if (!cwd)
-		cwd = user.home;
-	if (chdir(cwd) < 0) {
-		if (args->cwd)
-			return error_sys(err, errno, "change to directory %s in the container",
-					 cwd);
-		if (chdir("/") < 0)
-			return error_sys(err, errno, "change to / in the container");
+	rc = change_directory(args->cwd ?: user.home, err);
+	if (rc < 0 && !args->cwd) {
+		error_clear(err);
+		rc = change_directory("/", err);
 	}
+	if (rc < 0)
+		return rc;
 
 	if (args->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return error_sys(err, errno, "set no_new_privs");

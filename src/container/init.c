@@ -93,7 +93,7 @@ static int mount_own(const struct container_spec *spec, struct error *err)
 
 		if (fd < 0)
 			return fd;
-		rc = mount_attach(fd, root, mounts[i].path, false, err);
+		rc = mount_attach(fd, root, mounts[i].path, MOUNT_ON_OWN, err);
 		if (rc < 0)
 			return rc;
 	}
@@ -111,7 +111,7 @@ static int loopback_up(struct error *err)
 }
 
 /* The terminal, also as /dev/console, and its master side to the monitor. */
-static int open_console(const struct init_args *args, struct error *err)
+static int open_console(int sock, struct error *err)
 {
 	autofd int master = terminal_open(err);
 	autofd int slave = -EBADF;
@@ -126,10 +126,10 @@ static int open_console(const struct init_args *args, struct error *err)
 	root = file_open_at(AT_FDCWD, "/", O_PATH | O_DIRECTORY, 0, err);
 	if (root < 0)
 		return root;
-	rc = mount_attach(slave, root, "/dev/console", true, err);
+	rc = mount_attach(slave, root, "/dev/console", MOUNT_ON_OWN, err);
 	if (rc < 0)
 		return rc;
-	return socket_send_fds(args->sync_fd, "C", 1, &master, 1, err);
+	return socket_send_fds(sock, "C", 1, &master, 1, err);
 }
 
 static int send_mount_ns(int sock, struct error *err)
@@ -139,9 +139,8 @@ static int send_mount_ns(int sock, struct error *err)
 	return ns < 0 ? ns : socket_send_fds(sock, "N", 1, &ns, 1, err);
 }
 
-int init_run(const struct init_args *args, struct error *err)
+int init_run(const struct container_spec *spec, int sock, struct error *err)
 {
-	const struct container_spec *spec = args->spec;
 	const struct exec_args last = {
 		.args = spec->args.v,
 		.env = spec->env.v,
@@ -155,34 +154,34 @@ int init_run(const struct init_args *args, struct error *err)
 	char go;
 	int rc;
 
-	if (recv(args->sync_fd, &go, 1, 0) != 1)
-		_exit(1); /* the stage failed and has said why */
-	if (unshare(CLONE_NEWNS | CLONE_NEWCGROUP) < 0)
-		return error_sys(err, errno, "enter the container's namespaces");
-	/* A kernel without time namespaces shows the host's uptime. As long as our user id is the
-	 * host's: changing it makes our files in /proc somebody else's (proc(5), "dumpable"). */
-	if (unshare(CLONE_NEWTIME) == 0)
-		rc = set_clocks(spec->boot_time_ns, err);
-	else
-		rc = 0;
-	if (!rc)
-		rc = become_root(err);
-	if (!rc)
-		rc = mount_own(spec, err);
+	/* What needs neither mounts nor ids is done while the stage mounts. */
+	rc = keyring_leave(err);
 	if (!rc && spec->hostname && sethostname(spec->hostname, strlen(spec->hostname)) < 0)
 		rc = error_sys(err, errno, "set the host name '%s'", spec->hostname);
 	if (!rc && !spec->host_network)
 		rc = loopback_up(err);
+	/* A kernel without time namespaces shows the host's uptime. As long as our user id is the
+	 * host's: changing it makes our files in /proc somebody else's (proc(5), "dumpable"). */
+	if (!rc && unshare(CLONE_NEWTIME) == 0)
+		rc = set_clocks(spec->boot_time_ns, err);
+	if (rc < 0)
+		return rc;
+
+	if (recv(sock, &go, 1, 0) != 1)
+		_exit(1); /* the stage failed and has said why */
+	if (unshare(CLONE_NEWNS | CLONE_NEWCGROUP) < 0)
+		return error_sys(err, errno, "enter the container's namespaces");
+	rc = become_root(err);
 	if (!rc)
-		rc = send_mount_ns(args->sync_fd, err);
+		rc = mount_own(spec, err);
+	if (!rc)
+		rc = send_mount_ns(sock, err);
 	if (rc < 0)
 		return rc;
 	if (spec->terminal) {
-		rc = open_console(args, err);
-	} else {
-		rc = stdio_set(args->stdio, err);
-		if (!rc && setsid() < 0)
-			rc = error_sys(err, errno, "start a session");
+		rc = open_console(sock, err);
+	} else if (setsid() < 0) {
+		rc = error_sys(err, errno, "start a session");
 	}
 	return rc < 0 ? rc : process_exec(&last, err);
 }

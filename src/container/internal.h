@@ -21,6 +21,7 @@
 
 #include <sched.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 
 /* vfork.c: runs fn in a child that shares our memory and descriptors while we wait. The child has
  * its own namespaces, root and working directory. Returns what fn returned, or a negative errno. */
@@ -42,9 +43,18 @@ int mount_clone(int fd, const char *path, bool recursive, struct error *err);
 /* Changes flags, and maps ids where userns_fd >= 0. */
 int mount_set(int mount_fd, uint64_t attributes, int userns_fd, bool recursive, struct error *err);
 
-/* Attaches a detached mount at a path inside the tree at root_fd; no symbolic link leads out.
- * A missing directory (or, for `is_file`, file) is made, owned by the file-system ids in force. */
-int mount_attach(int mount_fd, int root_fd, const char *path, bool is_file, struct error *err);
+/*
+ * Attaches a detached mount at a path inside the tree at root_fd. No symbolic link leads out of the
+ * tree, and where the place is one of the runtime's own (/dev, /proc...) none is followed at all:
+ * an image could have Lodge cover something else than it thinks (CVE-2023-28642, CVE-2025-31133).
+ * What is missing is made, owned by the file-system ids in force.
+ */
+enum mount_target { MOUNT_ON_OWN, MOUNT_ON_DIRECTORY, MOUNT_ON_FILE };
+int mount_attach(int mount_fd, int root_fd, const char *path, enum mount_target target,
+		 struct error *err);
+
+/* Opens one of the runtime's own places without following any symbolic link; O_PATH. */
+int mount_open_own(int root_fd, const char *path, struct error *err);
 
 /* The same where the target is open already; `path` is for the error. */
 int mount_over(int mount_fd, int target_fd, const char *path, struct error *err);
@@ -60,12 +70,20 @@ int rootfs_mount_binds(const struct container_spec *spec, int root_fd, int usern
 int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct error *err);
 
 /* init.c: the rest, in the container; returns only on failure. */
-struct init_args {
-	const struct container_spec *spec;
-	int sync_fd; /* socket to the monitor; see start.c */
-	const int *stdio;
-};
-int init_run(const struct init_args *args, struct error *err);
+int init_run(const struct container_spec *spec, int sock, struct error *err);
+
+/* How long both wait for a process to start. */
+extern const struct timeval start_timeout;
+
+/*
+ * exec.c: closes all descriptors but 0, 1, 2 and *sock, which gets another number. To be called
+ * before anything of the guest's is looked at: by /proc/self/fd/N every open descriptor is a way
+ * out for a path that the guest shaped (CVE-2024-21626), and close-on-exec comes too late.
+ */
+int descriptors_drop(int *sock, struct error *err);
+
+/* exec.c: a session keyring of its own. Keys know no namespaces: it would have the host's. */
+int keyring_leave(struct error *err);
 
 /* What init and a joining process do in the same way, last: become the user, drop everything, and
  * execute. Returns only on failure, with err->exit_status set. */

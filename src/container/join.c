@@ -34,9 +34,8 @@ struct joined {
 };
 
 /* In the container, as the process that shall become the command. */
-static int run_process(const struct join *j, struct error *err)
+static int run_process(const struct container_process *p, int sock, struct error *err)
 {
-	const struct container_process *p = j->process;
 	const struct exec_args last = {
 		.args = p->args.v,
 		.env = p->env.v,
@@ -45,9 +44,15 @@ static int run_process(const struct join *j, struct error *err)
 		.capabilities = p->capabilities,
 		.no_new_privileges = p->no_new_privileges,
 		.seccomp = p->seccomp,
+		.die_with_parent = true,
 	};
 	int rc;
 
+	rc = keyring_leave(err);
+	if (rc < 0)
+		return rc;
+	/* Until it is one, we are nothing without who started us. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
 		return error_sys(err, errno, "become root of the container");
 	if (p->terminal) {
@@ -55,7 +60,7 @@ static int run_process(const struct join *j, struct error *err)
 
 		if (master < 0)
 			return master;
-		rc = socket_send_fds(j->sock, "C", 1, &master, 1, err);
+		rc = socket_send_fds(sock, "C", 1, &master, 1, err);
 		if (rc < 0)
 			return rc;
 	} else if (setsid() < 0) {
@@ -89,8 +94,12 @@ static int join(const struct join *j, struct error *err)
 	if (pid < 0)
 		return error_sys(err, errno, "start a process in the container");
 	if (pid == 0) {
-		rc = run_process(j, err);
-		socket_send_fds(j->sock, err, sizeof(*err), NULL, 0, NULL);
+		int sock = j->sock;
+
+		rc = descriptors_drop(&sock, err);
+		if (!rc)
+			run_process(j->process, sock, err);
+		socket_send_fds(sock, err, sizeof(*err), NULL, 0, NULL);
 		_exit(err->exit_status ?: 125);
 	}
 	message.pid = (pid_t)pid;
@@ -109,6 +118,8 @@ static int receive(int sock, pid_t *pid, int *pidfd, int *console_fd, struct err
 		int fd = -EBADF;
 		ssize_t n = socket_recv_fds(sock, &message, sizeof(message), &fd, 1, &n_fds, err);
 
+		if (n == -EAGAIN)
+			return error_set(err, ETIMEDOUT, "the command does not start");
 		if (n < 0)
 			return (int)n;
 		if (n == 0)
@@ -140,6 +151,7 @@ int container_exec(int init_pidfd, const char *cgroup_name, const struct contain
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0)
 		return error_sys(err, errno, "make a socket pair");
 	ours = socks[0];
+	setsockopt(ours, SOL_SOCKET, SO_RCVTIMEO, &start_timeout, sizeof(start_timeout));
 	j.sock = socks[1];
 	helper = fork();
 	if (helper == 0) {
@@ -156,8 +168,11 @@ int container_exec(int init_pidfd, const char *cgroup_name, const struct contain
 	if (helper < 0)
 		return error_sys(err, errno, "start a helper process");
 	rc = receive(ours, pid, pidfd, console_fd, err);
+	if (rc < 0)
+		kill(helper, SIGKILL); /* it may wait for what the guest holds up */
 	waitpid(helper, NULL, 0);
 	if (rc < 0 && *pidfd >= 0) {
+		syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
 		waitid(P_PIDFD, (id_t)*pidfd, NULL, WEXITED | __WALL);
 		fd_close(pidfd);
 		fd_close(console_fd);

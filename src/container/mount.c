@@ -2,9 +2,11 @@
 #include "container/internal.h"
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 /* The kernel explains a refused mount on the context's descriptor: "e overlay: ..." */
@@ -113,18 +115,40 @@ int mount_over(int mount_fd, int target_fd, const char *path, struct error *err)
 	return 0;
 }
 
-int mount_attach(int mount_fd, int root_fd, const char *path, bool is_file, struct error *err)
+int mount_open_own(int root_fd, const char *path, struct error *err)
 {
-	autofd int target = file_open_in_root(root_fd, path, O_PATH, 0, NULL);
+	struct open_how how = {
+		.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
+		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
+	};
+	int fd = (int)syscall(SYS_openat2, root_fd, path, &how, sizeof(how));
+
+	if (fd < 0 && errno == ELOOP) {
+		error_set(err, ELOOP, "%s is a symbolic link in the container", path);
+		error_hint(err, "the image must have a directory there, or nothing");
+		return -ELOOP;
+	}
+	return fd >= 0 ? fd : error_sys(err, errno, "open %s in the container", path);
+}
+
+static int open_target(int root_fd, const char *path, enum mount_target target, struct error *err)
+{
+	return target == MOUNT_ON_OWN ? mount_open_own(root_fd, path, err)
+				      : file_open_in_root(root_fd, path, O_PATH, 0, err);
+}
+
+int mount_attach(int mount_fd, int root_fd, const char *path, enum mount_target target,
+		 struct error *err)
+{
+	autofd int fd = open_target(root_fd, path, target, err);
 	int rc;
 
-	if (target < 0) {
-		rc = make_target(root_fd, path, is_file, err);
+	if (fd == -ENOENT) {
+		error_clear(err);
+		rc = make_target(root_fd, path, target == MOUNT_ON_FILE, err);
 		if (rc < 0)
 			return rc;
-		target = file_open_in_root(root_fd, path, O_PATH, 0, err);
-		if (target < 0)
-			return target;
+		fd = open_target(root_fd, path, target, err);
 	}
-	return mount_over(mount_fd, target, path, err);
+	return fd < 0 ? fd : mount_over(mount_fd, fd, path, err);
 }

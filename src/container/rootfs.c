@@ -141,7 +141,7 @@ int rootfs_mount_dev(const struct container_spec *spec, int root_fd, struct erro
 		if (console < 0)
 			return error_sys(err, errno, "fill the container's /dev");
 	}
-	return mount_attach(dev, root_fd, "/dev", false, err);
+	return mount_attach(dev, root_fd, "/dev", MOUNT_ON_OWN, err);
 }
 
 int rootfs_mount_binds(const struct container_spec *spec, int root_fd, int userns_fd,
@@ -160,7 +160,8 @@ int rootfs_mount_binds(const struct container_spec *spec, int root_fd, int usern
 		rc = mount_set(fd, MOUNT_ATTR_NODEV | (bind->read_only ? MOUNT_ATTR_RDONLY : 0),
 			       userns_fd, true, err);
 		if (!rc)
-			rc = mount_attach(fd, root_fd, bind->destination, !S_ISDIR(st.st_mode),
+			rc = mount_attach(fd, root_fd, bind->destination,
+					  S_ISDIR(st.st_mode) ? MOUNT_ON_DIRECTORY : MOUNT_ON_FILE,
 					  err);
 		if (rc < 0)
 			return error_wrap(err, "volume %s", bind->source);
@@ -184,10 +185,10 @@ static const char *const read_only[] = {
 	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/sys",
 };
 
-/* Covers `path`: a directory by an empty one (`empty`), a file by /dev/null. */
-static int mask(int root_fd, int empty, const char *path, struct error *err)
+/* Covers `path`: a directory by an empty one, a file by /dev/null. */
+static int mask(int root_fd, int empty, int null, const char *path, struct error *err)
 {
-	autofd int target = file_open_in_root(root_fd, path, O_PATH, 0, NULL);
+	autofd int target = mount_open_own(root_fd, path, NULL);
 	autofd int cover = -EBADF;
 	struct stat st;
 
@@ -195,14 +196,13 @@ static int mask(int root_fd, int empty, const char *path, struct error *err)
 		return 0;
 	if (fstat(target, &st) < 0)
 		return error_sys(err, errno, "mask %s", path);
-	cover = S_ISDIR(st.st_mode) ? mount_clone(empty, "", false, err)
-				    : mount_clone(root_fd, "dev/null", false, err);
+	cover = mount_clone(S_ISDIR(st.st_mode) ? empty : null, "", false, err);
 	return cover < 0 ? cover : mount_over(cover, target, path, err);
 }
 
 static int make_read_only(int root_fd, const char *path, struct error *err)
 {
-	autofd int target = file_open_in_root(root_fd, path, O_PATH, 0, NULL);
+	autofd int target = mount_open_own(root_fd, path, NULL);
 	autofd int cover = -EBADF;
 	int rc;
 
@@ -231,6 +231,8 @@ int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct
 	};
 	autofd int sys = -EBADF;
 	autofd int empty = -EBADF;
+	autofd int null = -EBADF;
+	struct stat st;
 	/* A system may set its own namespaces' sysctls; the host's belong to a root that it is not.
 	 */
 	size_t n_read_only = ARRAY_SIZE(read_only) - (spec->system ? 1 : 0);
@@ -238,7 +240,7 @@ int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct
 
 	if (proc < 0)
 		return proc;
-	rc = mount_attach(proc, root_fd, "/proc", false, err);
+	rc = mount_attach(proc, root_fd, "/proc", MOUNT_ON_OWN, err);
 	if (rc < 0)
 		return rc;
 	/* Read-only for systems too: systemd then leaves devices to the host (its "container
@@ -246,7 +248,7 @@ int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct
 	sys = mount_new("sysfs", sys_options, 1, flags | MOUNT_ATTR_RDONLY, err);
 	if (sys < 0)
 		return sys;
-	rc = mount_attach(sys, root_fd, "/sys", false, err);
+	rc = mount_attach(sys, root_fd, "/sys", MOUNT_ON_OWN, err);
 	if (rc < 0)
 		return rc;
 	/* Mounted in the first place that needs it: only what is part of a mount namespace can be
@@ -255,9 +257,14 @@ int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct
 			  flags | MOUNT_ATTR_RDONLY, err);
 	if (empty < 0)
 		return empty;
-	rc = mount_attach(empty, root_fd, masked_always, false, err);
+	rc = mount_attach(empty, root_fd, masked_always, MOUNT_ON_OWN, err);
+	null = mount_open_own(root_fd, "/dev/null", err);
+	if (null < 0)
+		return null;
+	if (fstat(null, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+		return error_set(err, EINVAL, "the container's /dev/null is not one");
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(masked); i++)
-		rc = mask(root_fd, empty, masked[i], err);
+		rc = mask(root_fd, empty, null, masked[i], err);
 	for (size_t i = 0; !rc && i < n_read_only; i++)
 		rc = make_read_only(root_fd, read_only[i], err);
 	return rc;

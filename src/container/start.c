@@ -26,7 +26,7 @@ struct stage {
 	int image_tree;
 	const char *mount_dir;
 	const int *stdio;
-	int monitor_sock, init_sock;
+	int init_sock;
 	struct container *c;
 	struct error *err;
 	int root_fd;
@@ -36,11 +36,15 @@ struct stage {
 static _Noreturn void become_init(struct stage *s)
 {
 	struct error err = {0};
-	struct init_args args = {.spec = s->spec, .sync_fd = s->init_sock, .stdio = s->stdio};
+	int sock = s->init_sock, rc = 0;
 
-	close(s->monitor_sock);
-	init_run(&args, &err);
-	socket_send_fds(s->init_sock, &err, sizeof(err), NULL, 0, NULL);
+	if (!s->spec->terminal)
+		rc = stdio_set(s->stdio, &err);
+	if (!rc)
+		rc = descriptors_drop(&sock, &err);
+	if (!rc)
+		init_run(s->spec, sock, &err);
+	socket_send_fds(sock, &err, sizeof(err), NULL, 0, NULL);
 	_exit(err.exit_status ? err.exit_status : 125);
 }
 
@@ -152,13 +156,16 @@ static int stage_run(void *data)
 	if (fchdir(root) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
 	    umount2(".", MNT_DETACH) < 0)
 		return error_sys(err, errno, "change to the container's root");
-	if (send(s->monitor_sock, "g", 1, MSG_NOSIGNAL) != 1)
+	if (send(s->c->start_sock, "g", 1, MSG_NOSIGNAL) != 1)
 		return error_sys(err, errno, "let the container's init go");
 	return 0;
 }
 
+/* What the init does until it is one takes a millisecond, unless a file system hangs. */
+const struct timeval start_timeout = {.tv_sec = 60};
+
 /* What the init says until it is one. */
-static int wait_for_exec(int sock, struct container *c, struct error *err)
+static int hear(struct container *c, struct error *err)
 {
 	union {
 		char tag;
@@ -168,8 +175,11 @@ static int wait_for_exec(int sock, struct container *c, struct error *err)
 	for (;;) {
 		size_t n_fds = 0;
 		int fd = -EBADF;
-		ssize_t n = socket_recv_fds(sock, &message, sizeof(message), &fd, 1, &n_fds, err);
+		ssize_t n = socket_recv_fds(c->start_sock, &message, sizeof(message), &fd, 1,
+					    &n_fds, err);
 
+		if (n == -EAGAIN)
+			return error_set(err, ETIMEDOUT, "the container's init does not start");
 		if (n < 0)
 			return (int)n;
 		if (n == 0)
@@ -190,6 +200,20 @@ static int wait_for_exec(int sock, struct container *c, struct error *err)
 	}
 }
 
+/* Of a container that could not be started nothing shall stay. */
+static void abandon(struct container *c)
+{
+	if (c->pidfd >= 0) {
+		syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
+		while (waitid(P_PIDFD, (id_t)c->pidfd, NULL, WEXITED | __WALL) < 0 &&
+		       errno == EINTR)
+			;
+	}
+	container_destroy(c, NULL);
+	container_release(c);
+	*c = CONTAINER_NONE;
+}
+
 int container_start(const struct container_spec *spec, int image_tree, const char *mount_dir,
 		    const int stdio[3], struct container *c, struct error *err)
 {
@@ -201,7 +225,6 @@ int container_start(const struct container_spec *spec, int image_tree, const cha
 		.c = c,
 		.err = err,
 	};
-	autofd int monitor_sock = -EBADF;
 	autofd int init_sock = -EBADF;
 	int socks[2], rc;
 
@@ -211,26 +234,25 @@ int container_start(const struct container_spec *spec, int image_tree, const cha
 		return rc;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0) {
 		rc = error_sys(err, errno, "make a socket pair");
-		goto fail;
+		abandon(c);
+		return rc;
 	}
-	monitor_sock = s.monitor_sock = socks[0];
+	c->start_sock = socks[0];
+	setsockopt(c->start_sock, SOL_SOCKET, SO_RCVTIMEO, &start_timeout, sizeof(start_timeout));
 	init_sock = s.init_sock = socks[1];
-
 	rc = vfork_call(stage_run, &s, err);
-	fd_close(&init_sock);
-	if (rc == 0)
-		rc = wait_for_exec(monitor_sock, c, err);
-	if (rc == 0)
-		return 0;
-fail:
-	if (c->pidfd >= 0) {
-		syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0);
-		while (waitid(P_PIDFD, (id_t)c->pidfd, NULL, WEXITED | __WALL) < 0 &&
-		       errno == EINTR)
-			;
-	}
-	container_destroy(c, NULL);
-	container_release(c);
+	if (rc < 0)
+		abandon(c);
+	return rc;
+}
+
+int container_wait_started(struct container *c, struct error *err)
+{
+	int rc = hear(c, err);
+
+	fd_close(&c->start_sock);
+	if (rc < 0)
+		abandon(c);
 	return rc;
 }
 
@@ -240,6 +262,7 @@ int container_destroy(struct container *c, struct error *err)
 
 	fd_close(&c->pidfd);
 	fd_close(&c->console_fd);
+	fd_close(&c->start_sock);
 	if (c->cgroup) {
 		rc = cgroup_remove(c->cgroup, err);
 		cgroup_free(steal_ptr(&c->cgroup));

@@ -55,6 +55,8 @@ static int open_files(struct monitor *m, struct error *err)
 	m->files_fd = dir_make_open(m->state->fd, path, 0700, err);
 	if (m->files_fd < 0)
 		return m->files_fd;
+	if (fchmod(m->files_fd, 0700) < 0)
+		return error_sys(err, errno, "protect %s/%s", m->state->dir, path);
 	/* A volatile overlay leaves a mark that forbids to mount it again, since a power cut could
 	 * have torn it; there was none. */
 	if (m->guest->auto_remove)
@@ -122,6 +124,7 @@ static int start_container(struct monitor *m, struct error *err)
 	int stdio[3] = {-EBADF, -EBADF, -EBADF};
 	autofree char *mount_dir = NULL;
 	struct container_spec spec = {0};
+	struct error ignored = {0};
 	int rc;
 
 	rc = image_mount(m->state, m->guest->image, &m->image, err);
@@ -140,6 +143,12 @@ static int start_container(struct monitor *m, struct error *err)
 		fd_close(&stdio[i]);
 	fd_close(&m->image.tree_fd);
 	spec_clear(&spec);
+	if (!rc) {
+		/* While the init is at it: its end will need the database. */
+		if (state_open_db(m->state, &ignored) < 0)
+			log_warn("guest %s: %s", m->guest->name, ignored.message);
+		rc = container_wait_started(&m->container, err);
+	}
 	if (!rc)
 		rc = loop_add_child(m->loop, m->container.pidfd, on_child, m, &m->child, err);
 	if (!rc)
@@ -154,6 +163,7 @@ static void stop_container(struct monitor *m)
 
 	watch_free(steal_ptr(&m->child));
 	watch_free(steal_ptr(&m->kill_timer));
+	watch_free(steal_ptr(&m->stop_timer));
 	console_close(m);
 	if (container_destroy(&m->container, &err) < 0)
 		log_warn("guest %s: %s", m->guest->name, err.message);
@@ -218,19 +228,25 @@ void monitor_check_end(struct monitor *m)
 
 /* ---- what clients ask for ---- */
 
-/* Whether the init has a handler for the signal: without, the kernel drops it for a namespace's
- * init (pid_namespaces(7)), SIGKILL and SIGSTOP apart. */
-static bool is_handled(pid_t pid, int signo)
+/* Whether the process has made up its mind about the signal: handles it, ignores it, or blocks it
+ * to read it later. Else the kernel drops it for a namespace's init (pid_namespaces(7)), SIGKILL
+ * and SIGSTOP apart. */
+static bool is_expected(pid_t pid, int signo)
 {
+	static const char *const masks[] = {"\nSigBlk:", "\nSigIgn:", "\nSigCgt:"};
 	autofree char *status = NULL;
 	char path[32];
-	const char *caught;
 
 	snprintf(path, sizeof(path), "/proc/%d/status", pid);
 	if (file_read_at(AT_FDCWD, path, 65536, &status, NULL, NULL) < 0)
 		return true;
-	caught = strstr(status, "\nSigCgt:");
-	return !caught || (strtoull(caught + 8, NULL, 16) >> (signo - 1)) & 1;
+	for (size_t i = 0; i < ARRAY_SIZE(masks); i++) {
+		const char *mask = strstr(status, masks[i]);
+
+		if (mask && (strtoull(mask + strlen(masks[i]), NULL, 16) >> (signo - 1)) & 1)
+			return true;
+	}
+	return false;
 }
 
 /* Signals that by default end a process (signal(7)), so that without a handler they mean: end. */
@@ -252,7 +268,7 @@ void monitor_signal(struct monitor *m, int signo)
 		return;
 	/* An application is not written to be an init: what would end it elsewhere does so here. */
 	if (!m->guest->config.system && ends_by_default(signo) &&
-	    !is_handled(m->container.pid, signo)) {
+	    !is_expected(m->container.pid, signo)) {
 		m->killed_for = signo;
 		signo = SIGKILL;
 	}
@@ -278,12 +294,45 @@ static int shutdown_signal(const struct monitor *m)
 	return SIGPWR;               /* sysvinit and its kin: power is failing */
 }
 
+/* After a kill nobody may hold the end up by not reading what the guest wrote. */
+static void on_drop_timer(void *data)
+{
+	struct monitor *m = data;
+
+	console_drop_clients(m);
+	monitor_check_end(m);
+}
+
+static void kill_guest(struct monitor *m)
+{
+	send_signal(m, SIGKILL);
+	watch_free(steal_ptr(&m->stop_timer));
+	watch_free(steal_ptr(&m->kill_timer));
+	loop_add_timer(m->loop, 1000, on_drop_timer, m, &m->kill_timer, NULL);
+}
+
 static void on_kill_timer(void *data)
 {
 	struct monitor *m = data;
 
 	m->timed_out = true;
-	send_signal(m, SIGKILL);
+	kill_guest(m);
+}
+
+/* A system that has only begun to boot does not listen yet, nor is it known yet what its init is:
+ * asked again, until it does. */
+static void ask_to_stop(void *data)
+{
+	struct monitor *m = data;
+	int signo = shutdown_signal(m);
+
+	watch_free(steal_ptr(&m->stop_timer));
+	if (m->exited)
+		return;
+	if (m->guest->config.system && !is_expected(m->container.pid, signo))
+		loop_add_timer(m->loop, 50, ask_to_stop, m, &m->stop_timer, NULL);
+	else
+		monitor_signal(m, signo);
 }
 
 void monitor_stop(struct monitor *m, int timeout_s)
@@ -295,12 +344,12 @@ void monitor_stop(struct monitor *m, int timeout_s)
 		return;
 	}
 	m->stopping = true;
-	if (timeout_s > 0)
-		monitor_signal(m, shutdown_signal(m));
 	watch_free(steal_ptr(&m->kill_timer));
 	if (timeout_s <= 0 || loop_add_timer(m->loop, (uint64_t)timeout_s * 1000, on_kill_timer, m,
 					     &m->kill_timer, NULL) < 0)
-		send_signal(m, SIGKILL);
+		kill_guest(m);
+	else
+		ask_to_stop(m);
 }
 
 /* The host shuts down, or an administrator ends us: the guest is asked to stop. */
@@ -346,13 +395,9 @@ static void on_settled(void *data)
 	malloc_trim(0);
 }
 
-/* While the guest runs: what its end will need, and a diary for what nobody waits to hear. */
-static void prepare_for_end(struct monitor *m)
+/* A diary for what nobody waits to hear, and what a guest that runs for long can do without. */
+static void settle_down(struct monitor *m)
 {
-	struct error err = {0};
-
-	if (state_open_db(m->state, &err) < 0)
-		log_warn("guest %s: %s", m->guest->name, err.message);
 	loop_add_timer(m->loop, SETTLE_MS, on_settled, m, NULL, NULL);
 	if (!m->guest->auto_remove)
 		log_to_fd(openat(m->files_fd, "monitor.log",
@@ -371,7 +416,7 @@ static int run_guest(struct monitor *m, struct error *err)
 			return rc;
 		if (first) {
 			console_broadcast(m, CONTROL_STARTED, NULL, 0);
-			prepare_for_end(m);
+			settle_down(m);
 		}
 		rc = loop_run(m->loop, err);
 		if (rc < 0 || !wants_reboot(m) || m->stopping)

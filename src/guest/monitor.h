@@ -47,7 +47,7 @@ struct monitor {
 	struct watch *child;
 	bool exited;
 	int wait_status; /* of the init, as waitpid() gives it */
-	struct watch *kill_timer;
+	struct watch *kill_timer, *stop_timer;
 	bool stopping;  /* asked to stop */
 	bool timed_out; /* and killed since it did not */
 	int killed_for; /* the signal without a handler that SIGKILL was sent in place of */

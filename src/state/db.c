@@ -48,8 +48,11 @@ static const char *const migrations[] = {
 };
 
 /* A command that finds no other at work reads the whole log (about 1 us a page). */
-#define LOG_PAGES_TO_FOLD 16
+#define LOG_PAGES_TO_FOLD 48
 #define LOG_PAGES_AT_MOST 200
+
+/* How long to wait for another command's transaction. */
+#define BUSY_TIMEOUT_MS 30000
 
 static int db_error(sqlite3 *db, struct error *err, const char *what)
 {
@@ -171,8 +174,13 @@ static int on_commit(void *data, sqlite3 *db, const char *name, int pages)
 
 void state_tidy(struct state *s)
 {
-	if (s->db && s->log_pages >= LOG_PAGES_TO_FOLD)
-		sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	if (!s->db || s->log_pages < LOG_PAGES_TO_FOLD)
+		return;
+	/* Truncated, since the next command, alone again, would not know what has been folded in.
+	 * If somebody else is at work, another time. */
+	sqlite3_busy_timeout(s->db, 0);
+	sqlite3_wal_checkpoint_v2(s->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+	sqlite3_busy_timeout(s->db, BUSY_TIMEOUT_MS);
 }
 
 int state_open_db(struct state *s, struct error *err)
@@ -193,7 +201,7 @@ int state_open_db(struct state *s, struct error *err)
 		goto fail;
 	}
 	sqlite3_extended_result_codes(s->db, 1);
-	sqlite3_busy_timeout(s->db, 30000);
+	sqlite3_busy_timeout(s->db, BUSY_TIMEOUT_MS);
 	/* Folding the log into the database costs fsync()s, so not at the end of each command:
 	 * state_tidy() does it where nobody waits. */
 	sqlite3_db_config(s->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
