@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -140,6 +141,11 @@ int fd_write_full(int fd, const void *data, size_t size, struct error *err)
 
 		if (n < 0 && errno == EINTR)
 			continue;
+		/* Our output may be shared with a program that made it non-blocking. */
+		if (n < 0 && errno == EAGAIN) {
+			poll(&(struct pollfd){.fd = fd, .events = POLLOUT}, 1, -1);
+			continue;
+		}
 		if (n < 0)
 			return error_sys(err, errno, "write");
 		p += n;

@@ -5,8 +5,10 @@
 #include "container/container.h"
 #include "guest/control.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct exec_options {
@@ -46,24 +48,63 @@ static int make_process(const struct guest *g, const struct exec_options *o, cha
 	return rc;
 }
 
+/* A terminal of ours is not for the guest to have: what stays behind of the command would go on
+ * reading and setting it. It gets a pipe then, whose other end is *ours. Other things are passed on
+ * as they are, but for directories, which lead to all of the host. */
+static int guard_stream(int fd, uint32_t id_base, int *ours, int *theirs, struct error *err)
+{
+	bool input = fd == STDIN_FILENO;
+	struct stat st;
+	int fds[2];
+
+	*theirs = fd;
+	if (fstat(fd, &st) < 0)
+		return error_sys(err, errno, "look at descriptor %d", fd);
+	if (S_ISDIR(st.st_mode) || fcntl(fd, F_GETFL) & O_PATH)
+		return error_set(err, EISDIR, "descriptor %d is a directory", fd);
+	if (!isatty(fd))
+		return 0;
+	if (pipe2(fds, O_CLOEXEC) < 0 || fchown(fds[input ? 0 : 1], id_base, id_base) < 0)
+		return error_sys(err, errno, "make a pipe");
+	*ours = fds[input ? 1 : 0];
+	*theirs = fds[input ? 0 : 1];
+	return 0;
+}
+
 static int start_process(const struct guest *g, const struct exec_options *o, int init_pidfd,
 			 struct container_process *p, int *status, struct error *err)
 {
-	const struct relay_options relay = {
-		.stdin_too = o->terminal && o->interactive,
+	struct relay_streams streams = {-EBADF, -EBADF, -EBADF};
+	int *ours[] = {&streams.in, &streams.out, &streams.err};
+	struct relay_options relay = {
 		.terminal = o->terminal,
 		.forward_signals = true,
 	};
 	autofd int pidfd = -EBADF;
 	autofd int console = -EBADF;
+	int stdio[3] = {0, 1, 2};
 	pid_t pid;
 	int rc;
 
+	for (int i = 0; i < 3; i++) {
+		if (o->terminal)
+			break;
+		rc = guard_stream(i, (uint32_t)g->id_base, ours[i], &stdio[i], err);
+		if (rc < 0)
+			return rc;
+	}
+	p->stdio = stdio;
 	rc = container_exec(init_pidfd, g->id, p, &pid, &pidfd, &console, err);
+	for (int i = 0; i < 3; i++)
+		if (stdio[i] > 2)
+			close(stdio[i]);
 	if (rc < 0)
 		return rc;
+	if (o->terminal)
+		streams.in = streams.out = console;
+	relay.stdin_too = o->terminal ? o->interactive : streams.in >= 0;
 	relay_block_signals();
-	return relay_process(pidfd, console, &relay, status, err);
+	return relay_process(pidfd, &streams, &relay, status, err);
 }
 
 static int exec_run(struct invocation *inv, struct error *err)

@@ -20,11 +20,11 @@ static const int forwarded[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1, SIGUS
 struct relay {
 	const struct relay_options *options;
 	struct loop *loop;
-	int client_fd;  /* to a monitor, or -EBADF */
-	int console_fd; /* a terminal's master side, or -EBADF */
+	int client_fd;                /* to a monitor, or -EBADF */
+	struct relay_streams streams; /* of a process of ours; else -EBADF */
 	int pidfd;
-	struct watch *sink_watch; /* of client_fd or console_fd */
-	struct watch *stdin_watch;
+	struct watch *sink_watch; /* of what input goes to */
+	struct watch *stdin_watch, *out_watch, *err_watch;
 	bool stdin_is_file; /* never waits, which epoll can't express */
 	bool stdin_ended;
 	/* Input that the guest's side has not taken yet: stdin is not read meanwhile. */
@@ -124,8 +124,8 @@ static void send_size(struct relay *r)
 
 	if (!r->options->terminal || ioctl(STDOUT_FILENO, TIOCGWINSZ, &ws) < 0)
 		return;
-	if (r->console_fd >= 0)
-		ioctl(r->console_fd, TIOCSWINSZ, &ws);
+	if (r->streams.in >= 0)
+		ioctl(r->streams.in, TIOCSWINSZ, &ws);
 	else
 		send_request(r, CONTROL_RESIZE,
 			     &(struct control_resize){.rows = ws.ws_row, .columns = ws.ws_col},
@@ -164,7 +164,7 @@ static bool flush_input(struct relay *r)
 
 			n = rc == 0 ? (ssize_t)size : rc;
 		} else {
-			n = write(r->console_fd, data, size);
+			n = write(r->streams.in, data, size);
 			n = n < 0 ? -errno : n;
 		}
 		if (n == -EAGAIN)
@@ -179,8 +179,12 @@ static void end_input(struct relay *r)
 {
 	r->stdin_ended = true;
 	watch_free(steal_ptr(&r->stdin_watch));
-	if (r->client_fd >= 0)
+	if (r->client_fd >= 0) {
 		control_send(r->client_fd, CONTROL_STDIN_END, NULL, 0, NULL);
+	} else if (!r->options->terminal) {
+		watch_free(steal_ptr(&r->sink_watch));
+		fd_close(&r->streams.in);
+	}
 }
 
 /* Takes the detach keys out of the input. Those typed so far are held back, and passed on when the
@@ -235,7 +239,8 @@ static void pump_input(struct relay *r)
 		flush_input(r);
 		blocked = !r->stdin_ended;
 	}
-	watch_set_events(r->sink_watch, EPOLLIN | (blocked ? (uint32_t)EPOLLOUT : 0), NULL);
+	if (r->sink_watch)
+		watch_set_events(r->sink_watch, EPOLLIN | (blocked ? (uint32_t)EPOLLOUT : 0), NULL);
 	if (r->stdin_watch)
 		watch_set_events(r->stdin_watch, blocked ? 0 : EPOLLIN, NULL);
 }
@@ -332,26 +337,60 @@ static void on_monitor(void *data, uint32_t events)
 		stop(r, (int)n);
 }
 
-static void on_console(void *data, uint32_t events)
+/* Passes on what there is; false when there will be no more. */
+static bool pass_on(struct relay *r, int from, int to)
 {
 	static char buf[CONTROL_DATA_MAX];
+	ssize_t n = read(from, buf, sizeof(buf));
+
+	if (n > 0)
+		put(r, to, buf, (size_t)n);
+	return n > 0 || (n < 0 && errno == EINTR);
+}
+
+static void on_out(void *data, uint32_t events)
+{
 	struct relay *r = data;
-	ssize_t n;
+
+	/* A terminal is one descriptor for both ways. */
+	if (events & EPOLLOUT)
+		pump_input(r);
+	if (!(events & ~(uint32_t)EPOLLOUT) || pass_on(r, r->streams.out, STDOUT_FILENO) ||
+	    errno == EAGAIN)
+		return;
+	if (r->sink_watch == r->out_watch)
+		r->sink_watch = NULL;
+	watch_free(steal_ptr(&r->out_watch));
+}
+
+static void on_err(void *data, uint32_t events)
+{
+	struct relay *r = data;
+
+	if (!pass_on(r, r->streams.err, STDERR_FILENO) && errno != EAGAIN)
+		watch_free(steal_ptr(&r->err_watch));
+}
+
+static void on_in(void *data, uint32_t events)
+{
+	struct relay *r = data;
 
 	if (events & EPOLLOUT)
 		pump_input(r);
-	if (!(events & ~(uint32_t)EPOLLOUT))
-		return;
-	n = read(r->console_fd, buf, sizeof(buf));
-	if (n > 0)
-		put(r, STDOUT_FILENO, buf, (size_t)n);
-	else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-		stop(r, 0); /* EIO: all its processes have closed it */
+	else
+		end_input(r); /* nobody reads it any more */
 }
 
+/* What it left behind may still hold its streams; it does not count. */
 static void on_process_end(void *data, uint32_t events)
 {
-	stop(data, 0);
+	struct relay *r = data;
+
+	while (r->streams.out >= 0 && pass_on(r, r->streams.out, STDOUT_FILENO))
+		;
+	while (r->streams.err >= 0 && pass_on(r, r->streams.err, STDERR_FILENO))
+		;
+	stop(r, r->rc);
 }
 
 /* ---- the whole ---- */
@@ -410,7 +449,7 @@ int relay_guest(int client_fd, const struct relay_options *options, int *status,
 {
 	struct relay r = {.options = options,
 			  .client_fd = client_fd,
-			  .console_fd = -EBADF,
+			  .streams = {-EBADF, -EBADF, -EBADF},
 			  .started = options->running,
 			  .err = err};
 	int rc = loop_new(&r.loop, err);
@@ -448,27 +487,50 @@ int relay_wait_started(int client_fd, struct error *err)
 	}
 }
 
-int relay_process(int pidfd, int console_fd, const struct relay_options *options, int *status,
-		  struct error *err)
+/* Watches those streams of a process that are not ours. */
+static int watch_streams(struct relay *r, struct error *err)
 {
-	struct relay r = {.options = options,
-			  .client_fd = -EBADF,
-			  .console_fd = console_fd,
-			  .pidfd = pidfd,
-			  .started = true,
-			  .err = err};
+	const struct relay_streams *streams = &r->streams;
+	int rc = 0;
+
+	if (streams->out >= 0)
+		rc = set_nonblocking(streams->out, err)
+			     ?: loop_add_fd(r->loop, streams->out, EPOLLIN, on_out, r,
+					    &r->out_watch, err);
+	if (!rc && streams->err >= 0)
+		rc = set_nonblocking(streams->err, err)
+			     ?: loop_add_fd(r->loop, streams->err, EPOLLIN, on_err, r,
+					    &r->err_watch, err);
+	if (rc < 0 || streams->in < 0)
+		return rc;
+	if (streams->in == streams->out) {
+		r->sink_watch = r->out_watch;
+		return 0;
+	}
+	return set_nonblocking(streams->in, err)
+		       ?: loop_add_fd(r->loop, streams->in, 0, on_in, r, &r->sink_watch, err);
+}
+
+int relay_process(int pidfd, const struct relay_streams *streams,
+		  const struct relay_options *options, int *status, struct error *err)
+{
+	struct relay r = {
+		.options = options,
+		.client_fd = -EBADF,
+		.streams = *streams,
+		.pidfd = pidfd,
+		.started = true,
+		.err = err,
+	};
 	siginfo_t info = {0};
 	int rc = loop_new(&r.loop, err);
 
 	ignore_sigpipe();
-	/* Without a terminal it has our own descriptors: there is nothing to pass on, only its end
-	 * to wait for. The pidfd becomes readable then. */
-	if (!rc && console_fd >= 0)
-		rc = set_nonblocking(console_fd, err)
-			     ?: loop_add_fd(r.loop, console_fd, EPOLLIN, on_console, &r,
-					    &r.sink_watch, err);
-	else if (!rc)
+	/* A pidfd becomes readable when its process ends. */
+	if (!rc)
 		rc = loop_add_fd(r.loop, pidfd, EPOLLIN, on_process_end, &r, NULL, err);
+	if (!rc)
+		rc = watch_streams(&r, err);
 	if (!rc)
 		rc = run(&r);
 	loop_free(r.loop);

@@ -42,9 +42,14 @@ int relay_guest(int client_fd, const struct relay_options *options, int *status,
 /* Waits until a guest that was started without being attached runs. */
 int relay_wait_started(int client_fd, struct error *err);
 
-/* The same for a process that joined (container_exec()): our child, with its terminal if any. */
-int relay_process(int pidfd, int console_fd, const struct relay_options *options, int *status,
-		  struct error *err);
+/* The same for a process that joined (container_exec()), our child, with those of its streams that
+ * are not ours. */
+struct relay_streams {
+	int in;       /* its terminal's master side or a pipe; -EBADF: it reads ours */
+	int out, err; /* likewise; -EBADF: it writes ours */
+};
+int relay_process(int pidfd, const struct relay_streams *streams,
+		  const struct relay_options *options, int *status, struct error *err);
 
 /* Holds back what the user may send (Ctrl-C...) until a relay takes it: from before anything is
  * made that the signal would have to be passed on to. */

@@ -42,9 +42,10 @@ struct container {
  *   stdio       three descriptors for the init where there is no terminal; they stay the caller's
  *
  * The caller must be single-threaded, have the capabilities of root, and is the parent of the init,
- * which the kernel kills should the caller die. When either fails nothing is left, and the
- * container is CONTAINER_NONE. err->exit_status is 127 where the command is missing and 126 where
- * it can't be executed.
+ * which the kernel kills should the caller die, unless the init opts out of that (prctl(2),
+ * PR_SET_PDEATHSIG): whoever finds a caller gone has to kill the control group. When either fails
+ * nothing is left, and the container is CONTAINER_NONE. err->exit_status is 127 where the command
+ * is missing and 126 where it can't be executed.
  */
 int container_start(const struct container_spec *spec, int image_tree, const char *mount_dir,
 		    const int stdio[3], struct container *c, struct error *err);
@@ -63,14 +64,15 @@ struct container_process {
 	const char *cwd;  /* NULL: the user's home, else "/" */
 	const char *user; /* NULL: root */
 	bool terminal;
+	const int *stdio; /* three descriptors, where it has no terminal */
 	uint64_t capabilities;
 	bool no_new_privileges;
 	enum seccomp_profile seccomp;
 };
 
 /*
- * Starts a process in all namespaces and limits of the container whose init is `pidfd`, with our
- * own stdin, stdout and stderr, or with a new terminal of the container (*console_fd). It is our
+ * Starts a process in all namespaces and limits of the container whose init is `pidfd`. With a new
+ * terminal of the container, its master side is *console_fd. The process is our
  * child: *pid_out, *pidfd_out (the caller's). Errors as for container_start().
  */
 int container_exec(int init_pidfd, const char *cgroup_name, const struct container_process *process,

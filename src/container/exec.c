@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <limits.h>
 #include <linux/keyctl.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -152,8 +153,9 @@ int process_exec(const struct exec_args *args, struct error *err)
 	if (rc < 0)
 		return rc;
 	/* After the ids: changing them clears it. */
-	if (args->die_with_parent && prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
-		return error_sys(err, errno, "tie the container to its monitor");
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ||
+	    poll(&(struct pollfd){.fd = args->parent_sock}, 1, 0) > 0)
+		return error_sys(err, errno ?: ECHILD, "tie the process to who started it");
 	umask(022);
 	reset_signals();
 	close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -149,11 +150,13 @@ int init_run(const struct container_spec *spec, int sock, struct error *err)
 		.capabilities = spec->capabilities,
 		.no_new_privileges = spec->no_new_privileges,
 		.seccomp = spec->seccomp,
-		.die_with_parent = true,
+		.parent_sock = sock,
 	};
 	char go;
 	int rc;
 
+	/* Cleared when the ids change, and set again before execve(). */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	/* What needs neither mounts nor ids is done while the stage mounts. */
 	rc = keyring_leave(err);
 	if (!rc && spec->hostname && sethostname(spec->hostname, strlen(spec->hostname)) < 0)

@@ -95,7 +95,7 @@ struct exec_args {
 	uint64_t capabilities;
 	bool no_new_privileges;
 	enum seccomp_profile seccomp;
-	bool die_with_parent;
+	int parent_sock; /* to who started us, and with whom we die */
 };
 int process_exec(const struct exec_args *args, struct error *err);
 

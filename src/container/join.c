@@ -44,7 +44,7 @@ static int run_process(const struct container_process *p, int sock, struct error
 		.capabilities = p->capabilities,
 		.no_new_privileges = p->no_new_privileges,
 		.seccomp = p->seccomp,
-		.die_with_parent = true,
+		.parent_sock = sock,
 	};
 	int rc;
 
@@ -52,7 +52,7 @@ static int run_process(const struct container_process *p, int sock, struct error
 	if (rc < 0)
 		return rc;
 	/* Until it is one, we are nothing without who started us. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
 		return error_sys(err, errno, "become root of the container");
 	if (p->terminal) {
@@ -75,6 +75,7 @@ static int join(const struct join *j, struct error *err)
 {
 	autocgroup struct cgroup *cg = NULL;
 	struct joined message = {.tag = 'P'};
+	int namespaces = ALL_NAMESPACES;
 	int pidfd = -EBADF;
 	struct clone_args args = {
 		.flags = CLONE_PIDFD | CLONE_PARENT,
@@ -88,7 +89,9 @@ static int join(const struct join *j, struct error *err)
 		rc = cgroup_attach(cg, getpid(), true, err);
 	if (rc < 0)
 		return rc;
-	if (setns(j->init_pidfd, ALL_NAMESPACES) < 0)
+	if (access("/proc/self/ns/time", F_OK) < 0)
+		namespaces &= ~CLONE_NEWTIME; /* a kernel without them */
+	if (setns(j->init_pidfd, namespaces) < 0)
 		return error_sys(err, errno, "join the container's namespaces");
 	pid = syscall(SYS_clone3, &args, sizeof(args));
 	if (pid < 0)
@@ -96,7 +99,9 @@ static int join(const struct join *j, struct error *err)
 	if (pid == 0) {
 		int sock = j->sock;
 
-		rc = descriptors_drop(&sock, err);
+		rc = j->process->terminal ? 0 : stdio_set(j->process->stdio, err);
+		if (!rc)
+			rc = descriptors_drop(&sock, err);
 		if (!rc)
 			run_process(j->process, sock, err);
 		socket_send_fds(sock, err, sizeof(*err), NULL, 0, NULL);

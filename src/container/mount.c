@@ -63,7 +63,7 @@ int mount_set(int mount_fd, uint64_t attributes, int userns_fd, bool recursive, 
 		return 0;
 	if (userns_fd >= 0 && errno == EINVAL) {
 		error_set(err, EINVAL, "this file system cannot map ids for a container");
-		error_hint(err, "ext4, xfs, btrfs and tmpfs can, on Linux 5.19 and later");
+		error_hint(err, "ext4, xfs and btrfs can, and tmpfs from Linux 6.3");
 		return -EINVAL;
 	}
 	return error_sys(err, errno, "set mount flags");

@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/openat2.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mount.h>
@@ -144,17 +145,33 @@ int rootfs_mount_dev(const struct container_spec *spec, int root_fd, struct erro
 	return mount_attach(dev, root_fd, "/dev", MOUNT_ON_OWN, err);
 }
 
+/* The path was resolved when the guest was made. Whoever may write above its end since (another guest,
+ * say) must not bend it to another directory of the host (CVE-2017-1002101). */
+static int open_source(const char *path, struct error *err)
+{
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+	int fd = (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+
+	if (fd < 0 && errno == ELOOP) {
+		error_set(err, ELOOP, "a part of the path has become a symbolic link");
+		error_hint(err, "create the guest again with the path that is meant");
+		return -ELOOP;
+	}
+	return fd >= 0 ? fd : error_sys(err, errno, "open it");
+}
+
 int rootfs_mount_binds(const struct container_spec *spec, int root_fd, int userns_fd,
 		       struct error *err)
 {
 	for (size_t i = 0; i < spec->n_binds; i++) {
 		const struct container_bind *bind = &spec->binds[i];
-		autofd int fd = mount_clone(AT_FDCWD, bind->source, true, err);
+		autofd int source = open_source(bind->source, err);
+		autofd int fd = source < 0 ? source : mount_clone(source, "", true, err);
 		struct stat st;
 		int rc;
 
 		if (fd < 0)
-			return error_wrap(err, "volume");
+			return error_wrap(err, "volume %s", bind->source);
 		if (fstat(fd, &st) < 0)
 			return error_sys(err, errno, "volume %s", bind->source);
 		rc = mount_set(fd, MOUNT_ATTR_NODEV | (bind->read_only ? MOUNT_ATTR_RDONLY : 0),

@@ -9,7 +9,6 @@
 #include "container/seccomp.h"
 
 #include <stdint.h>
-#include <sys/resource.h>
 
 /* How many ids a container's user namespace has. */
 #define CONTAINER_IDS 65536
@@ -19,11 +18,6 @@ struct container_resources {
 	uint64_t memory_bytes;
 	uint64_t cpu_millis; /* thousandths of a processor */
 	uint64_t pids;
-};
-
-struct container_rlimit {
-	int resource; /* RLIMIT_... */
-	struct rlimit limit;
 };
 
 /* A directory or file of the host shown in the container (a "volume"). */

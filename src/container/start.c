@@ -30,6 +30,7 @@ struct stage {
 	struct container *c;
 	struct error *err;
 	int root_fd;
+	pid_t monitor;
 };
 
 /* In the init: nothing of ours may run on after an error. */
@@ -107,6 +108,13 @@ static int mount_proc_sys(void *data)
 	return rootfs_mount_proc_sys(s->spec, s->root_fd, s->err);
 }
 
+/* So that nothing half made stays; also if it was killed before we could ask for that. */
+static int die_with_monitor(const struct stage *s, struct error *err)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	return getppid() == s->monitor ? 0 : error_set(err, ECHILD, "the monitor has gone");
+}
+
 static int stage_run(void *data)
 {
 	struct stage *s = data;
@@ -116,8 +124,9 @@ static int stage_run(void *data)
 	char path[64];
 	int rc;
 
-	/* Killed with the monitor, so that nothing half made stays. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+	rc = die_with_monitor(s, err);
+	if (rc < 0)
+		return rc;
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
 		return error_sys(err, errno, "make a mount namespace");
 	s->c->stage_ns = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
@@ -138,7 +147,10 @@ static int stage_run(void *data)
 	root = s->root_fd = rootfs_mount(s->spec, s->image_tree, s->mount_dir, userns, err);
 	if (root < 0)
 		return root;
-	rc = rootfs_mount_dev(s->spec, root, err);
+	/* Once more: taking on the container's ids has cleared it (prctl(2)). */
+	rc = die_with_monitor(s, err);
+	if (!rc)
+		rc = rootfs_mount_dev(s->spec, root, err);
 	if (!rc && setns(s->c->pidfd, CLONE_NEWPID) < 0)
 		rc = error_sys(err, errno, "join the container's pid namespace");
 	if (!rc)
@@ -224,6 +236,7 @@ int container_start(const struct container_spec *spec, int image_tree, const cha
 		.stdio = stdio,
 		.c = c,
 		.err = err,
+		.monitor = getpid(),
 	};
 	autofd int init_sock = -EBADF;
 	int socks[2], rc;

@@ -88,7 +88,8 @@ static int find_user(const char *name, struct user *user, char *found_name, size
 			continue;
 		user->uid = uid;
 		user->gid = gid;
-		snprintf(user->home, sizeof(user->home), "%s", fields[5]);
+		if (strlen(fields[5]) < sizeof(user->home)) /* else: the root directory */
+			strcpy(user->home, fields[5]);
 		snprintf(found_name, size, "%s", fields[0]);
 		return 0;
 	}

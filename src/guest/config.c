@@ -157,6 +157,15 @@ int guest_config_from_json(const json_t *j, struct guest_config *c, struct error
 	return rc < 0 ? error_wrap(err, "the guest's configuration") : 0;
 }
 
+/* A place that is made by name can't go up. */
+static bool has_dot_dot(const char *path)
+{
+	for (const char *p = path; (p = strstr(p, "..")); p += 2)
+		if ((p == path || p[-1] == '/') && (!p[2] || p[2] == '/'))
+			return true;
+	return false;
+}
+
 int guest_config_add_volume(struct guest_config *c, const char *text, struct error *err)
 {
 	autofree char *source = NULL;
@@ -171,8 +180,8 @@ int guest_config_add_volume(struct guest_config *c, const char *text, struct err
 	option = destination ? strchr(destination, ':') : NULL;
 	if (option)
 		*option++ = '\0';
-	if (!copy[0] || !destination || destination[0] != '/' || !destination[1] ||
-	    (option && !str_eq(option, "ro") && !str_eq(option, "rw"))) {
+	if (!copy[0] || !destination || has_dot_dot(destination) || destination[0] != '/' ||
+	    !destination[1] || (option && !str_eq(option, "ro") && !str_eq(option, "rw"))) {
 		error_set(err, EINVAL, "'%s' is not a volume", text);
 		error_hint(err, "write it like /srv/www:/var/www or /srv/www:/var/www:ro");
 		return -EINVAL;

@@ -20,8 +20,10 @@
 /* Room for a client that is slow for a moment. */
 #define SOCKET_BUFFER_BYTES (1 << 20)
 
+static void on_client(void *data, uint32_t events);
 static void outputs_hold(struct monitor *m);
 static void outputs_go_on(struct monitor *m);
+static void outputs_drain(struct monitor *m);
 
 static void client_free(struct client *c)
 {
@@ -53,6 +55,18 @@ void console_drop_clients(struct monitor *m)
 		client_free(m->clients);
 }
 
+/* A client is read as long as the guest takes what was read before; is written when there is
+ * something left to write. */
+static void client_watch(struct client *c)
+{
+	uint32_t events = (c->m->input ? 0 : EPOLLIN) | (c->pending ? (uint32_t)EPOLLOUT : 0);
+
+	if (c->watch)
+		watch_set_events(c->watch, events, NULL);
+	else if (loop_add_fd(c->m->loop, c->fd, events, on_client, c, &c->watch, NULL) < 0)
+		log_error("guest %s: a client is lost", c->m->guest->name);
+}
+
 /* ---- from the guest to the clients ---- */
 
 /* Sends to one client; false when the client is gone. */
@@ -68,7 +82,7 @@ static bool client_send(struct client *c, enum control_type type, const void *da
 			c->pending->type = (uint8_t)type;
 			memcpy(c->pending->data, data, size);
 			c->pending_size = size;
-			watch_set_events(c->watch, EPOLLIN | EPOLLOUT, NULL);
+			client_watch(c);
 			outputs_hold(c->m);
 			return true;
 		}
@@ -103,9 +117,11 @@ static void on_output(void *data, uint32_t events)
 	struct error err = {0};
 	ssize_t n = read(o->fd, buf, sizeof(buf));
 
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (n < 0 && (errno == EINTR || (errno == EAGAIN && !m->exited)))
 		return;
-	if (n <= 0) { /* EIO: the last one has closed the terminal */
+	/* EIO: the last one has closed the terminal. EAGAIN: no process of the guest is left,
+	 * though somebody else was given its end of the pipe. */
+	if (n <= 0) {
 		output_end(o);
 		return;
 	}
@@ -141,17 +157,25 @@ static void outputs_go_on(struct monitor *m)
 			output_end(o);
 		}
 	}
+	if (m->exited)
+		outputs_drain(m);
 	monitor_check_end(m);
+}
+
+/* Reads what a guest that is gone has left, as far as the clients take it. */
+static void outputs_drain(struct monitor *m)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(m->outputs); i++)
+		while (m->outputs[i].fd >= 0 && m->outputs[i].watch)
+			on_output(&m->outputs[i], EPOLLIN);
 }
 
 /* ---- from the clients to the guest ---- */
 
-static void clients_set_reading(struct monitor *m, bool reading)
+static void clients_watch(struct monitor *m)
 {
 	for (struct client *c = m->clients; c; c = c->next)
-		watch_set_events(c->watch,
-				 (reading ? EPOLLIN : 0) | (c->pending ? (uint32_t)EPOLLOUT : 0),
-				 NULL);
+		client_watch(c);
 }
 
 static void input_clear(struct monitor *m)
@@ -159,7 +183,7 @@ static void input_clear(struct monitor *m)
 	watch_free(steal_ptr(&m->input_watch));
 	free(steal_ptr(&m->input));
 	m->input_size = 0;
-	clients_set_reading(m, true);
+	clients_watch(m);
 }
 
 /* Writes what it can; returns how much, or -1 when the guest takes no more input at all. */
@@ -206,7 +230,7 @@ static void guest_input(struct monitor *m, const char *data, size_t size)
 		return;
 	}
 	memcpy(m->input, data + n, m->input_size);
-	clients_set_reading(m, false);
+	clients_watch(m);
 }
 
 static void resize(struct monitor *m, const struct control_resize *size)
@@ -284,12 +308,18 @@ static void on_client(void *data, uint32_t events)
 			return;
 		}
 		free(pending);
-		watch_set_events(c->watch, EPOLLIN, NULL);
+		client_watch(c);
 		outputs_go_on(c->m);
 		return;
 	}
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
+	if (c->m->input) {
+		/* It hung up, which can't be not asked for. What it sent is read when its turn has
+		 * come; until then there is nothing to watch for. */
+		watch_free(steal_ptr(&c->watch));
+		return;
+	}
 	n = control_recv(c->fd, &message, NULL, NULL);
 	if (n == -EAGAIN)
 		return;
@@ -415,6 +445,21 @@ void console_guest_gone(struct monitor *m)
 	fd_close(&m->terminal_hold);
 	if (m->input)
 		input_clear(m);
+	outputs_drain(m);
+}
+
+/* The last message of all may have found a buffer full; then it is worth a wait. */
+void console_flush(struct monitor *m)
+{
+	const struct timeval patience = {.tv_sec = 5};
+
+	for (struct client *c = m->clients; c; c = c->next) {
+		if (!c->pending)
+			continue;
+		fcntl(c->fd, F_SETFL, 0);
+		setsockopt(c->fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+		control_send(c->fd, c->pending->type, c->pending->data, c->pending_size, NULL);
+	}
 }
 
 bool console_drained(const struct monitor *m)

@@ -11,12 +11,13 @@
 #include <unistd.h>
 
 /*
- * Host ids that containers' ids are shifted to: a range of 65,536 for each guest. It lies above the
- * ranges that useradd hands out in /etc/subuid (from 100,000) and below 2^31, where some file
- * formats and programs stop.
+ * Host ids that containers' ids are shifted to: a range of 65,536 for each guest, 2,237 of them. They
+ * lie between what others take for themselves: above the ranges of useradd (/etc/subuid, from
+ * 100,000), of systemd's containers (524,288 to 1,879,048,191) and of SSSD (to 2,000,200,000), and
+ * below systemd's foreign ids (from 2,147,352,576).
  */
-#define FIRST_ID_BASE INT64_C(0x40000000)
-#define LAST_ID_BASE  INT64_C(0x7ffe0000)
+#define FIRST_ID_BASE INT64_C(0x77400000)
+#define LAST_ID_BASE  INT64_C(0x7ffc0000)
 
 #define COLUMNS                                                                                    \
 	"id, name, image, image_name, id_base, config, state, auto_remove, created_at,"            \
@@ -194,7 +195,7 @@ static int make_name(struct guest *g, struct error *err)
 	return g->name ? 0 : error_oom(err);
 }
 
-/* The lowest free range; ids of a removed guest come back into use last. */
+/* The range above the highest in use; once the end has been reached, one between. */
 static int find_id_base(struct state *s, int64_t *id_base, struct error *err)
 {
 	autostmt sqlite3_stmt *q = NULL;

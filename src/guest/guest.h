@@ -4,12 +4,13 @@
  *
  * A guest's life, and what holds the truth at each step:
  *
- *   row in the database     it exists. Created and removed by one transaction.
- *   <state>/guests/ID/      its writable layer (rw/upper, rw/work) and log. Made at the first
- * start; without a row it is garbage. <run>/guests/ID/        made to start it. Whoever holds the
- * flock() on this directory may start, remove or clean it up; its monitor holds it as long as the
- * guest runs. A lock that is free under a row that says "running" means that the monitor was
- * killed: guest_sweep() tidies that up.
+ *   row in the database    it exists. Created and removed by one transaction.
+ *   <state>/guests/ID/     its writable layer (rw/upper, rw/work) and log. Made at the first start;
+ *                          without a row it is garbage.
+ *   <run>/guests/ID/       made to start it. Whoever holds the flock() on this directory may start,
+ *                          remove or clean it up; its monitor holds it as long as the guest runs. A
+ *                          lock that is free under a row that says "running" means that the
+ *                          monitor was killed: guest_sweep() tidies that up.
  */
 #pragma once
 

@@ -161,77 +161,69 @@ static bool has_row(struct state *s, const char *id, const char *condition)
 }
 
 /* A row says that it runs: if its lock is free, its monitor was killed. */
-static bool sweep_row(struct state *s, const struct guest *g)
+static void sweep_row(struct state *s, const struct guest *g)
 {
 	struct error err = {0};
 	int lock;
 
 	if (try_lock(s, g->id, &lock, &err) < 0)
-		return false;
+		return;
 	/* Still so, now that nobody else can change it? */
 	if (has_row(s, g->id, "AND state='running'") && clean_cgroup(g->id) == 0 &&
 	    guest_record_exit(s, g, 137, "its monitor was killed", &err) < 0)
 		log_info("guest %s: %s", g->name, err.message);
 	guest_unlock(s, g->id, &lock);
-	return true;
 }
 
 /* Not running by its row, or without one: a start or a removal that was killed, or one that is
  * under way and holds the lock. */
-static bool sweep_run_dir(struct state *s, const char *id)
+static void sweep_run_dir(struct state *s, const char *id)
 {
 	struct error err = {0};
 	int lock;
 
 	if (has_row(s, id, "AND state='running'") || try_lock(s, id, &lock, &err) < 0)
-		return false;
+		return;
 	if (!has_row(s, id, "AND state='running'"))
 		clean_cgroup(id);
 	guest_unlock(s, id, &lock);
-	return true;
 }
 
-static bool sweep_state_dir(struct state *s, const char *id)
+static void sweep_state_dir(struct state *s, const char *id)
 {
-	if (has_row(s, id, ""))
-		return false;
-	guest_remove_files(s, id);
-	return true;
+	if (!has_row(s, id, ""))
+		guest_remove_files(s, id);
 }
 
-/* Calls fn for the name of each directory in `guests` below fd; returns whether one had work. */
-static bool each_guest_dir(struct state *s, int fd, bool (*fn)(struct state *s, const char *id))
+/* Calls fn for the name of each directory in `guests` below fd. */
+static void each_guest_dir(struct state *s, int fd, void (*fn)(struct state *s, const char *id))
 {
 	autodir DIR *dir = NULL;
 	struct dirent *entry;
-	bool any = false;
 	int dir_fd = openat(fd, "guests", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	if (dir_fd < 0)
-		return false;
+		return;
 	dir = fdopendir(dir_fd);
 	if (!dir) {
 		close(dir_fd);
-		return false;
+		return;
 	}
 	while ((entry = readdir(dir)))
 		if (entry->d_name[0] != '.' && strlen(entry->d_name) < sizeof((struct guest){0}.id))
-			any |= fn(s, entry->d_name);
-	return any;
+			fn(s, entry->d_name);
 }
 
 void guest_sweep(struct state *s)
 {
 	autoguestlist struct guest_list list = {0};
-	bool found = false;
 
 	if (guest_list(s, &list, NULL) < 0)
 		return; /* the command itself will meet that */
 	for (size_t i = 0; i < list.n; i++)
 		if (list.v[i]->state == GUEST_RUNNING)
-			found |= sweep_row(s, list.v[i]);
-	found |= each_guest_dir(s, s->run_fd, sweep_run_dir);
-	found |= each_guest_dir(s, s->fd, sweep_state_dir);
-	if (found)
-		image_unmount_unused(s);
+			sweep_row(s, list.v[i]);
+	each_guest_dir(s, s->run_fd, sweep_run_dir);
+	each_guest_dir(s, s->fd, sweep_state_dir);
+	image_unmount_unused(s);
 }

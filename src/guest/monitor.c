@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -22,8 +23,14 @@
 #include <time.h>
 #include <unistd.h>
 
+/* What a shell would see of a guest that could not be started. */
+#define EXIT_NOT_STARTED 125
+
 /* When a guest has run so long, it is not one that is over at once. */
 #define SETTLE_MS 1000
+
+/* A reboot sooner than this after a start is not somebody's wish. */
+#define HURRIED_MS 10000
 
 /* ---- starting the guest ---- */
 
@@ -119,6 +126,14 @@ static void spec_clear(struct container_spec *spec)
 
 static void on_child(void *data, int status);
 
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 static int start_container(struct monitor *m, struct error *err)
 {
 	int stdio[3] = {-EBADF, -EBADF, -EBADF};
@@ -127,6 +142,7 @@ static int start_container(struct monitor *m, struct error *err)
 	struct error ignored = {0};
 	int rc;
 
+	m->started_ms = now_ms();
 	rc = image_mount(m->state, m->guest->image, &m->image, err);
 	if (!rc)
 		rc = open_files(m, err);
@@ -264,7 +280,7 @@ static void send_signal(struct monitor *m, int signo)
 
 void monitor_signal(struct monitor *m, int signo)
 {
-	if (m->exited || signo < 1 || signo > SIGRTMAX)
+	if (m->exited || m->container.pidfd < 0 || signo < 1 || signo > SIGRTMAX)
 		return;
 	/* An application is not written to be an init: what would end it elsewhere does so here. */
 	if (!m->guest->config.system && ends_by_default(signo) &&
@@ -337,13 +353,17 @@ static void ask_to_stop(void *data)
 
 void monitor_stop(struct monitor *m, int timeout_s)
 {
-	if (m->exited) {
+	if (m->exited && m->container.pidfd >= 0) {
 		/* Only a client that does not read keeps us. */
 		console_drop_clients(m);
 		monitor_check_end(m);
 		return;
 	}
 	m->stopping = true;
+	if (m->container.pidfd < 0) { /* between two starts */
+		loop_quit(m->loop);
+		return;
+	}
 	watch_free(steal_ptr(&m->kill_timer));
 	if (timeout_s <= 0 || loop_add_timer(m->loop, (uint64_t)timeout_s * 1000, on_kill_timer, m,
 					     &m->kill_timer, NULL) < 0)
@@ -361,6 +381,18 @@ static void on_terminate(void *data, int signo)
 /* ---- the process ---- */
 
 /* Leaves the terminal, the directory and the descriptors of the command that forked us. */
+/* Those of the user who happened to start it are not the guest's; the system's are. Raising one may
+ * be forbidden to us; then it stays. */
+static void reset_limits(void)
+{
+	struct rlimit limit;
+
+	for (int i = 0; i < RLIM_NLIMITS; i++)
+		if (prlimit(1, i, NULL, &limit) == 0)
+			prlimit(0, i, &limit, NULL);
+	file_write_at(AT_FDCWD, "/proc/self/oom_score_adj", "0", NULL);
+}
+
 static int leave_command(struct error *err)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -383,6 +415,7 @@ static int leave_command(struct error *err)
 	/* What the command had blocked stays blocked: the loop reads SIGTERM, the rest is ignored.
 	 */
 	prctl(PR_SET_NAME, "lodge-monitor");
+	reset_limits();
 	return 0;
 }
 
@@ -404,6 +437,35 @@ static void settle_down(struct monitor *m)
 				 O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
 }
 
+static void on_restart(void *data)
+{
+	struct monitor *m = data;
+
+	loop_quit(m->loop);
+}
+
+/* Starting is work that no limit of the guest's counts: one that does nothing but reboot waits
+ * longer and longer. */
+static int pause_before_restart(struct monitor *m, struct error *err)
+{
+	struct watch *timer;
+	int rc;
+
+	if (now_ms() - m->started_ms >= HURRIED_MS) {
+		m->hurried = 0;
+		return 0;
+	}
+	if (m->hurried < 6)
+		m->hurried++;
+	rc = loop_add_timer(m->loop, UINT64_C(1000) << (m->hurried - 1), on_restart, m, &timer,
+			    err);
+	if (!rc)
+		rc = loop_run(m->loop, err);
+	if (!rc)
+		watch_free(timer);
+	return rc;
+}
+
 static int run_guest(struct monitor *m, struct error *err)
 {
 	int rc;
@@ -423,6 +485,11 @@ static int run_guest(struct monitor *m, struct error *err)
 			return rc;
 		stop_container(m);
 		release_container(m);
+		rc = pause_before_restart(m, err);
+		if (rc < 0 || m->stopping) {
+			m->wait_status = 0;
+			return rc;
+		}
 	}
 }
 
@@ -447,6 +514,7 @@ static void finish(struct monitor *m)
 	guest_unlock(m->state, m->guest->id, &m->lock_fd);
 	console_accept_last(m);
 	console_broadcast(m, CONTROL_EXIT, &message, sizeof(message));
+	console_flush(m);
 }
 
 /* It could not be started: as if it had not been tried. */
@@ -459,7 +527,8 @@ static void give_up(struct monitor *m, const struct error *why)
 		waitid(P_PIDFD, (id_t)m->container.pidfd, NULL, WEXITED | __WALL);
 	}
 	stop_container(m);
-	if (guest_record_exit(m->state, m->guest, why->exit_status ?: 125, why->message, &err) < 0)
+	if (guest_record_exit(m->state, m->guest, why->exit_status ?: EXIT_NOT_STARTED,
+			      why->message, &err) < 0)
 		log_error("guest %s: %s", m->guest->name, err.message);
 	guest_unlock(m->state, m->guest->id, &m->lock_fd);
 	console_accept_last(m);
@@ -559,6 +628,7 @@ int guest_start(struct state *s, struct guest *g, int *lock_fd, bool stdin_too, 
 	close(socks[1]);
 	if (pid < 0) {
 		rc = error_sys(err, errno, "start the guest's monitor");
+		guest_record_exit(s, g, EXIT_NOT_STARTED, err->message, NULL);
 		guest_unlock(s, g->id, lock_fd);
 		return rc;
 	}

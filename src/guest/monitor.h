@@ -48,9 +48,11 @@ struct monitor {
 	bool exited;
 	int wait_status; /* of the init, as waitpid() gives it */
 	struct watch *kill_timer, *stop_timer;
-	bool stopping;  /* asked to stop */
-	bool timed_out; /* and killed since it did not */
-	int killed_for; /* the signal without a handler that SIGKILL was sent in place of */
+	int64_t started_ms;   /* when it was started last, by the monotonic clock */
+	unsigned int hurried; /* reboots in a row that came too soon after the one before */
+	bool stopping;        /* asked to stop */
+	bool timed_out;       /* and killed since it did not */
+	int killed_for;       /* the signal without a handler that SIGKILL was sent in place of */
 
 	struct client *clients;
 	struct output outputs[2];
@@ -81,6 +83,7 @@ int console_listen(struct monitor *m, struct error *err);
 void console_accept_last(struct monitor *m);
 int console_add_client(struct monitor *m, int fd, struct client **client, struct error *err);
 void console_broadcast(struct monitor *m, enum control_type type, const void *data, size_t size);
+void console_flush(struct monitor *m);
 void console_drop_clients(struct monitor *m);
 
 /* monitor.c: what clients ask for. */

@@ -272,9 +272,16 @@ void image_unmount_unused(struct state *state)
 		close(mounts_fd);
 		return;
 	}
-	while ((entry = readdir(dir)))
-		if (strlen(entry->d_name) == HEX_LENGTH)
-			image_unmount_stale(state, entry->d_name);
+	while ((entry = readdir(dir))) {
+		char hex[HEX_LENGTH + 1];
+
+		/* Its lock is made first and removed last. */
+		if (strlen(entry->d_name) == HEX_LENGTH + strlen(".lock")) {
+			memcpy(hex, entry->d_name, HEX_LENGTH);
+			hex[HEX_LENGTH] = '\0';
+			image_unmount_stale(state, hex);
+		}
+	}
 }
 
 void image_unmount(struct state *state, struct image_mount *mount)

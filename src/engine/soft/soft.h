@@ -417,6 +417,8 @@ void cpuid(struct vcpu *cpu, uint32_t function, uint32_t index, uint32_t out[sta
 /* One bit of the guest's CPUID: register 0..3 is eax, ebx, ecx, edx. */
 bool cpuid_has(struct vcpu *cpu, uint32_t function, uint32_t index, unsigned int reg,
 	       unsigned int bit);
+void vm_read_cpuid(struct vm *vm); /* config.cpuid into features, phys_bits, xcr0_mask */
+int soft_supported_cpuid(struct cpuid_leaf **leaves, size_t *n, struct error *err);
 uint64_t guest_tsc(const struct vcpu *cpu);
 void flags_write(struct vcpu *cpu, uint64_t value, unsigned int size); /* POPF's rules */
 
