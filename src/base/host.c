@@ -146,7 +146,7 @@ const struct host_row host_rows[HOST_FEATURES] = {
 		"guests with more than one user; without them a guest has its root only",
 		"entries in /etc/subuid and /etc/subgid, and the package uidmap", probe_id_ranges},
 	[HOST_TIME_NAMESPACES] = {"time_namespaces", "Isolation", "time namespaces",
-		"a moved container's clocks go on where they were", "CONFIG_TIME_NS",
+		"a container's own uptime, and clocks that go on after a move", "Linux 6.3, CONFIG_TIME_NS",
 		probe_time_namespaces},
 	[HOST_PIDFD] = {"pidfd", "Isolation", "process descriptors",
 		"signals reach the right process even when ids are used again", "Linux 5.3",

@@ -230,10 +230,12 @@ void probe_id_ranges(struct host_answer *a)
 
 void probe_time_namespaces(struct host_answer *a)
 {
-	if (access("/proc/self/ns/time", F_OK) == 0)
-		host_yes(a, "available");
-	else
+	if (access("/proc/self/ns/time", F_OK) < 0)
 		host_no(a, "not in this kernel");
+	else if (!host_kernel_is(6, 3))
+		host_no(a, "this kernel's can't be entered by execve()");
+	else
+		host_yes(a, "available");
 }
 
 void probe_pidfd(struct host_answer *a)

@@ -5,6 +5,7 @@
  */
 #include "container/internal.h"
 
+#include "base/host.h"
 #include "base/process.h"
 
 #include <fcntl.h>
@@ -163,9 +164,9 @@ int init_run(const struct container_spec *spec, int sock, struct error *err)
 		rc = error_sys(err, errno, "set the host name '%s'", spec->hostname);
 	if (!rc && !spec->host_network)
 		rc = loopback_up(err);
-	/* A kernel without time namespaces shows the host's uptime. As long as our user id is the
+	/* Without a time namespace it sees the host's uptime. As long as our user id is the
 	 * host's: changing it makes our files in /proc somebody else's (proc(5), "dumpable"). */
-	if (!rc && unshare(CLONE_NEWTIME) == 0)
+	if (!rc && host_has(HOST_TIME_NAMESPACES) && unshare(CLONE_NEWTIME) == 0)
 		rc = set_clocks(spec->boot_time_ns, err);
 	if (rc < 0)
 		return rc;

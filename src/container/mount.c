@@ -118,7 +118,7 @@ int mount_over(int mount_fd, int target_fd, const char *path, struct error *err)
 int mount_open_own(int root_fd, const char *path, struct error *err)
 {
 	struct open_how how = {
-		.flags = O_PATH | O_CLOEXEC | O_NOFOLLOW,
+		.flags = O_PATH | O_CLOEXEC,
 		.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS,
 	};
 	int fd = (int)syscall(SYS_openat2, root_fd, path, &how, sizeof(how));

@@ -92,7 +92,7 @@ enum cpu_feature {
 	CPU_ADX,
 	CPU_BMI1,
 	CPU_BMI2,
-	CPU_LZCNT, /* without it LZCNT's encoding is BSR; likewise TZCNT (BMI1) and BSF: see
+	CPU_LZCNT, /* never a #UD: without it LZCNT is BSR, and without BMI1 TZCNT is BSF */
 		      decode.c */
 	CPU_RDRAND,
 	CPU_RDSEED,
@@ -228,10 +228,15 @@ struct insn {
 
 	uint16_t op;       /* enum op */
 	uint16_t imm2;     /* ENTER's level, a far pointer's selector */
-	uint16_t mem_size; /* bytes accessed; 0: none, or as many as the operation says */
+	/*
+	 * Bytes accessed; 0: none, or as many as the operation says (XSAVE). Gather and scatter: of
+	 * each element. Compress, expand, masked moves: at most.
+	 */
+	uint16_t mem_size;
 	/*
 	 * All GPRs read and written, explicit, for the address, and implied. A register written
-	 * with less than 4 bytes keeps the rest, which is not counted as read.
+	 * with less than 4 bytes keeps the rest, which is not counted as read; what "reads" AH
+	 * here reads RAX.
 	 */
 	uint16_t regs_read, regs_written;
 
@@ -271,35 +276,43 @@ _Static_assert(sizeof(struct insn) <= 64, "a decoded instruction fits a cache li
 
 /* Attributes of a row. */
 enum {
-	OPC_LOCK = 1 << 0, /* LOCK is allowed (with a memory destination): others are #UD */
-	OPC_CPL0 = 1 << 1, /* #GP(0) unless CPL is 0 */
-	OPC_IOPL = 1 << 2, /* depends on IOPL (IN, OUT, INS, OUTS, CLI, STI; in v86 PUSHF ...) */
-	OPC_PROTECTED = 1 << 3,   /* #UD in real and virtual-8086 mode */
-	OPC_ALIGNED = 1 << 4,     /* #GP(0) unless the memory operand is aligned to mem_size */
-	OPC_FLAGS_MAYBE = 1 << 5, /* flags may stay as they were: shift by zero, REP with rCX = 0 */
-	OPC_REP = 1 << 6,         /* a string operation: REP (REPE, REPNE) repeats it */
-	OPC_STACK = 1 << 7,      /* pushes or pops; the stack access is not insn's memory operand */
-	OPC_ENDS_BLOCK = 1 << 8, /* the next instruction is not, or not surely, the one behind it */
-	OPC_COUNT = 1 << 10,     /* a shift whose count may not be 1 */
-	OPC_MAYBE_WRITES =
-		1 << 9, /* its destination may stay as it was: CMOVcc, CMPXCHG, BSF ... */
-	/* For the decoder. */
-	OPC_D64 = 1 << 16,       /* 64-bit mode: operand size 8 by default, 2 with 66, never 4 */
-	OPC_F64 = 1 << 17,       /* 64-bit mode: operand size 8, whatever the prefixes */
-	OPC_NO66 = 1 << 18,      /* 66 does not change the operand size: it is part of the opcode */
-	OPC_MASK = 1 << 19,      /* EVEX: aaa may select a mask */
-	OPC_ZERO = 1 << 20,      /* EVEX: z allowed */
-	OPC_NEED_MASK = 1 << 21, /* EVEX: aaa must not be 0: gather, scatter */
-	OPC_ER = 1 << 22,        /* EVEX.b with registers: rounding control */
-	OPC_SAE = 1 << 23,       /* EVEX.b with registers: suppress all exceptions */
-	OPC_B2 = 1 << 24,        /* EVEX.b with memory: broadcast of 2, 4 or 8 bytes */
-	OPC_B4 = 1 << 25,
-	OPC_B8 = 1 << 26,
-	OPC_SCALAR = 1 << 27,    /* vector length ignored */
-	OPC_DISTINCT = 1 << 28,  /* #UD unless destination, index (and mask) registers differ */
-	OPC_WRITES_DX = 1 << 29, /* MUL, DIV of more than 8 bits */
-	OPC_READS_DX = 1 << 30,
+	OPC_LOCK = 1 << 0,	   /* LOCK is allowed (with a memory destination): else #UD */
+	OPC_CPL0 = 1 << 1,	   /* #GP(0) unless CPL is 0 */
+	OPC_IOPL = 1 << 2,	   /* depends on IOPL: IN, OUT, CLI, STI; in v86 PUSHF, INT ... */
+	OPC_PROTECTED = 1 << 3,	   /* #UD in real and virtual-8086 mode */
+	OPC_ALIGNED = 1 << 4,	   /* #GP(0) unless the memory operand is aligned to mem_size, */
+	OPC_ALIGN16 = 1 << 5,	   /* to 16 bytes: FXSAVE, FXRSTOR (XSAVE: to 64) */
+	OPC_FLAGS_MAYBE = 1 << 6,  /* flags may stay as they were: shift by 0, REP with rCX = 0 */
+	OPC_MAYBE_WRITES = 1 << 7, /* the destination may stay as it was: CMOVcc, CMPXCHG, BSF */
+	OPC_REP = 1 << 8,	   /* a string operation: REP (REPE, REPNE) repeats it */
+	OPC_STACK = 1 << 9,	   /* pushes or pops; insn's memory operand is another one */
+	OPC_ENDS_BLOCK = 1 << 10,  /* what follows may be elsewhere, or in another mode */
+	OPC_DISTINCT = 1 << 11,	   /* #UD unless certain vector registers differ (checked already) */
+	OPC_SCALAR = 1 << 12,	   /* EVEX: vector length ignored, or fixed to 128 */
+	OPC_ELEMENT = 1 << 13,	   /* compress, expand: disp8*N by elements, mem_size at most */
+
+	/* The rest only tells the decoder how to read the instruction. */
+	OPC_BYTE = 1 << 14,	 /* operand size 1 */
+	OPC_D64 = 1 << 15,	 /* 64-bit mode: operand size 8 by default, 2 with 66, never 4 */
+	OPC_F64 = 1 << 16,	 /* 64-bit mode: operand size 8, whatever the prefixes (Intel) */
+	OPC_MAX4 = 1 << 17,	 /* operand size 4 instead of 8: INS, IN ... */
+	OPC_ANYMOD = 1 << 18,	 /* ModRM.mod ignored, taken as 3: MOV to and from CR, DR */
+	OPC_COUNT = 1 << 19,	 /* a shift whose count may not be 1: OF undefined */
+	OPC_READS_DX = 1 << 20,	 /* MUL, DIV of more than 8 bits */
+	OPC_WRITES_DX = 1 << 21,
+	OPC_UNALIGNED = 1 << 22, /* an SSE operand that need not be aligned */
+	OPC_MASK = 1 << 23,	 /* EVEX: aaa may select a mask, */
+	OPC_ZERO = 1 << 24,	 /* z may be set, */
+	OPC_NEED_MASK = 1 << 25, /* aaa must not be 0: gather, scatter */
+	OPC_ER = 1 << 26,	 /* EVEX.b with registers: rounding control, */
+	OPC_SAE = 1 << 27,	 /* or suppression of exceptions */
+	OPC_B2 = 1 << 28,	 /* EVEX.b with memory: broadcast of 2, 4 or 8 bytes */
+	OPC_B4 = 1 << 29,
+	OPC_B8 = 1 << 30,
 };
+
+/* EVEX and VEX: not with 128 bits. */
+#define OPC_NOT128 (1u << 31)
 
 /*
  * A row of the table. `operands` are the codes of decode_operands.h: what is encoded where. A row
@@ -334,7 +347,7 @@ extern const size_t opcode_table_size;
 enum decode_result decode_insn(struct insn *insn, const uint8_t *bytes, size_t n,
 			       enum insn_mode mode);
 
-/* The operation's name in lower case, e.g. "add", "jcc", "vpaddd". */
+/* The operation's name, e.g. "ADD", "JCC", "VPADDD". */
 const char *op_name(enum op op);
 
 static inline enum insn_class insn_class(const struct insn *insn)
