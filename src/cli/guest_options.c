@@ -11,6 +11,48 @@
 static const char default_path[] =
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+#define OPTION(kind, field, ...)                                                                   \
+	option_##kind(struct guest_options, field __VA_OPT__(, ) __VA_ARGS__)
+
+const struct verb_option guest_option_table[] = {
+	{"detach", 'd', NULL, OPTION(flag, detach),
+	 "return when the guest runs, and print its name"},
+	{"detach-keys", 0, "KEYS", OPTION(string, detach_keys),
+	 "the keys that leave a guest running in the background (ctrl-p,ctrl-q)"},
+	{"name", 'n', "NAME", OPTION(string, name),
+	 "what to call the guest (made up from the image's name)"},
+	{"env", 'e', "NAME=VALUE", OPTION(strings, env),
+	 "set a variable in the guest's environment; without `=VALUE` take our own"},
+	{"volume", 'v', "HOST:GUEST[:ro]", OPTION(strings, volumes),
+	 "show a file or directory of the host in the guest, `:ro` read-only. Its files keep their "
+	 "owners: the guest's root can make files of the host's root in it, so keep it below a "
+	 "directory that other users of the host can't enter",
+	 COMPLETE_FILE},
+	{"memory", 'm', "SIZE", OPTION(size, memory_bytes), "memory limit, such as 512M (none)"},
+	{"cpus", 0, "NUMBER", OPTION(cpus, cpu_millis), "processor limit, such as 1.5 (none)"},
+	{"pids", 0, "NUMBER", OPTION(number, pids, 1, 4194304),
+	 "how many processes and threads at most (no limit)"},
+	{"network", 0, "none|host", OPTION(string, network),
+	 "a network of its own with nothing but a loopback interface, or the host's (none)"},
+	{"hostname", 0, "NAME", OPTION(string, hostname), "the guest's host name (its name)"},
+	{"user", 'u', "USER[:GROUP]", OPTION(string, user),
+	 "who runs the command: a name or an id of the guest (what the image says, else root)"},
+	{"workdir", 'w', "DIRECTORY", OPTION(string, workdir),
+	 "where the command starts (what the image says, else the user's home)"},
+	{"stop-signal", 0, "SIGNAL", OPTION(string, stop_signal),
+	 "the signal that asks the guest to stop (by its init; TERM for a command)"},
+	{"cap-add", 0, "CAPABILITY", OPTION(strings, cap_add),
+	 "give the guest a capability within its user namespace, such as NET_ADMIN"},
+	{"cap-drop", 0, "CAPABILITY", OPTION(strings, cap_drop),
+	 "take a capability away; ALL for all"},
+	{"read-only", 0, NULL, OPTION(flag, read_only), "forbid writing to the root file system"},
+	{"rm", 0, NULL, OPTION(flag, auto_remove),
+	 "remove the guest when it stops, and what it wrote with it"},
+	{"interactive", 'i', NULL, OPTION(flag, interactive), "give the guest our standard input"},
+	{"tty", 't', NULL, OPTION(flag, terminal), "give the guest a terminal"},
+	{},
+};
+
 int env_add(struct strv *env, const char *text, struct error *err)
 {
 	const char *equals = strchr(text, '=');

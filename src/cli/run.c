@@ -88,17 +88,6 @@ static int run_run(struct invocation *inv, struct error *err)
 	return rc;
 }
 
-static const struct verb_option create_options[] = {GUEST_OPTIONS, {}};
-
-static const struct verb_option run_options[] = {
-	{"detach", 'd', NULL, option_flag(struct guest_options, detach),
-	 "return when the guest runs, and print its name"},
-	GUEST_OPTIONS,
-	{"detach-keys", 0, "KEYS", option_string(struct guest_options, detach_keys),
-	 "the keys that leave a guest running in the background (ctrl-p,ctrl-q)"},
-	{},
-};
-
 static const struct guest_options defaults = {.detach_keys = RELAY_DETACH_KEYS};
 
 const struct verb verb_run = {
@@ -127,7 +116,7 @@ const struct verb verb_run = {
 		    "A whole Debian in the background, with limits, and a shell in it:\n\n"
 		    "    lodge run -d --name web --memory 1G --cpus 2 debian\n"
 		    "    lodge exec -it web bash",
-	.options = run_options,
+	.options = guest_option_table,
 	.options_size = sizeof(struct guest_options),
 	.defaults = &defaults,
 	.min_operands = 1,
@@ -146,7 +135,7 @@ const struct verb verb_create = {
 		       "starts it.",
 	.examples = "    lodge create --name db --memory 2G debian\n"
 		    "    lodge start db",
-	.options = create_options,
+	.options = &guest_option_table[GUEST_OPTIONS_RUN_ONLY],
 	.options_size = sizeof(struct guest_options),
 	.defaults = &defaults,
 	.min_operands = 1,
