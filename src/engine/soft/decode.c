@@ -113,8 +113,7 @@ static enum decode_result read_prefixes(struct insn *insn, struct reader *r)
 /* VEX and EVEX take the place of these. */
 static inline bool has_simd_prefix(const struct insn *insn)
 {
-	return insn->prefixes &
-		       (PREFIX_LOCK | PREFIX_REP | PREFIX_REPNE | PREFIX_OPSIZE) ||
+	return insn->prefixes & (PREFIX_LOCK | PREFIX_REP | PREFIX_REPNE | PREFIX_OPSIZE) ||
 	       insn->rex;
 }
 
@@ -156,8 +155,8 @@ static enum decode_result read_vex(struct insn *insn, struct reader *r, bool thr
 /* 62, already read (SDM 2.7.1). */
 static enum decode_result read_evex(struct insn *insn, struct reader *r, enum insn_map *map)
 {
-	static const uint8_t maps[8] = {0,	      MAP_EVEX_0F, MAP_EVEX_0F38, MAP_EVEX_0F3A, 0,
-					MAP_EVEX_5, MAP_EVEX_6,  0};
+	static const uint8_t maps[8] = {0, MAP_EVEX_0F, MAP_EVEX_0F38, MAP_EVEX_0F3A,
+					0, MAP_EVEX_5,  MAP_EVEX_6,    0};
 	enum decode_result result = need(r, 4);
 	bool long_mode = insn->mode == INSN_MODE_64;
 	uint8_t p0, p1, p2;
@@ -226,8 +225,8 @@ static enum decode_result read_opcode(struct insn *insn, struct reader *r, enum 
 		return byte == 0x62 ? read_evex(insn, r, map)
 				    : read_vex(insn, r, byte == 0xc4, map);
 	}
-	r->pp = insn->prefixes & PREFIX_REP	 ? 2
-		: insn->prefixes & PREFIX_REPNE	 ? 3
+	r->pp = insn->prefixes & PREFIX_REP      ? 2
+		: insn->prefixes & PREFIX_REPNE  ? 3
 		: insn->prefixes & PREFIX_OPSIZE ? 1
 						 : 0;
 	return DECODE_OK;
@@ -341,7 +340,7 @@ static enum decode_result read_memory_16(struct insn *insn, struct reader *r)
 {
 	static const uint8_t bases[8] = {REG_RBX, REG_RBX, REG_RBP, REG_RBP,
 					 REG_RSI, REG_RDI, REG_RBP, REG_RBX};
-	static const uint8_t indexes[8] = {REG_RSI,  REG_RDI,  REG_RSI,	 REG_RDI,
+	static const uint8_t indexes[8] = {REG_RSI,  REG_RDI,  REG_RSI,  REG_RDI,
 					   REG_NONE, REG_NONE, REG_NONE, REG_NONE};
 	unsigned mod = insn_mod(insn), rm = insn->modrm & 7;
 
@@ -722,8 +721,9 @@ static inline void operand_access(struct insn_operand *operand, enum op_access a
 {
 	/* Bits at: read; bits 4 + at: written. */
 	static const uint8_t accesses[] = {
-		[ACCESS_N] = 0x00,  [ACCESS_R] = 0x0f,	  [ACCESS_W] = 0x1e,   [ACCESS_RW] = 0x1f,
-		[ACCESS_WW] = 0x3c, [ACCESS_RWRW] = 0x3f, [ACCESS_LEA] = 0x1e, [ACCESS_GATHER] = 0x5f,
+		[ACCESS_N] = 0x00,   [ACCESS_R] = 0x0f,      [ACCESS_W] = 0x1e,
+		[ACCESS_RW] = 0x1f,  [ACCESS_WW] = 0x3c,     [ACCESS_RWRW] = 0x3f,
+		[ACCESS_LEA] = 0x1e, [ACCESS_GATHER] = 0x5f,
 	};
 
 	operand->read = accesses[access] >> at & 1;
@@ -813,9 +813,7 @@ static enum decode_result decode(struct insn *insn, struct reader *r)
 	insn->desc = row;
 	insn->op = row->op;
 	insn->opsize = operand_size(insn, row->attrs);
-	insn->addrsize = (insn->mode == INSN_MODE_64	 ? 8
-			  : insn->mode == INSN_MODE_32 ? 4
-						       : 2);
+	insn->addrsize = (insn->mode == INSN_MODE_64 ? 8 : insn->mode == INSN_MODE_32 ? 4 : 2);
 	if (insn->prefixes & PREFIX_ADDRSIZE)
 		insn->addrsize = insn->addrsize == 4 ? 2 : 4;
 	if (insn->mode == INSN_MODE_64 && insn->prefixes & PREFIX_ADDRSIZE)
@@ -869,14 +867,8 @@ enum decode_result decode_insn(struct insn *insn, const uint8_t *bytes, size_t n
 uint16_t insn_flags_read(const struct insn *insn)
 {
 	static const uint16_t conditions[8] = {
-		FLAG_OF,
-		FLAG_CF,
-		FLAG_ZF,
-		FLAG_CF | FLAG_ZF,
-		FLAG_SF,
-		FLAG_PF,
-		FLAG_SF | FLAG_OF,
-		FLAG_ZF | FLAG_SF | FLAG_OF,
+		FLAG_OF, FLAG_CF, FLAG_ZF,           FLAG_CF | FLAG_ZF,
+		FLAG_SF, FLAG_PF, FLAG_SF | FLAG_OF, FLAG_ZF | FLAG_SF | FLAG_OF,
 	};
 
 	switch (insn->op) {

@@ -92,8 +92,7 @@ enum cpu_feature {
 	CPU_ADX,
 	CPU_BMI1,
 	CPU_BMI2,
-	CPU_LZCNT, /* never a #UD: without it LZCNT is BSR, and without BMI1 TZCNT is BSF */
-		      decode.c */
+	CPU_LZCNT, /* never a #UD: without it LZCNT is BSR, without BMI1 TZCNT is BSF */
 	CPU_RDRAND,
 	CPU_RDSEED,
 	CPU_RDPID,
@@ -226,8 +225,8 @@ struct insn {
 
 	struct insn_operand operands[4]; /* in the order of the manual, OPERAND_NONE at the end */
 
-	uint16_t op;       /* enum op */
-	uint16_t imm2;     /* ENTER's level, a far pointer's selector */
+	uint16_t op;   /* enum op */
+	uint16_t imm2; /* ENTER's level, a far pointer's selector */
 	/*
 	 * Bytes accessed; 0: none, or as many as the operation says (XSAVE). Gather and scatter: of
 	 * each element. Compress, expand, masked moves: at most.
@@ -276,37 +275,37 @@ _Static_assert(sizeof(struct insn) <= 64, "a decoded instruction fits a cache li
 
 /* Attributes of a row. */
 enum {
-	OPC_LOCK = 1 << 0,	   /* LOCK is allowed (with a memory destination): else #UD */
-	OPC_CPL0 = 1 << 1,	   /* #GP(0) unless CPL is 0 */
-	OPC_IOPL = 1 << 2,	   /* depends on IOPL: IN, OUT, CLI, STI; in v86 PUSHF, INT ... */
-	OPC_PROTECTED = 1 << 3,	   /* #UD in real and virtual-8086 mode */
-	OPC_ALIGNED = 1 << 4,	   /* #GP(0) unless the memory operand is aligned to mem_size, */
-	OPC_ALIGN16 = 1 << 5,	   /* to 16 bytes: FXSAVE, FXRSTOR (XSAVE: to 64) */
+	OPC_LOCK = 1 << 0,         /* LOCK is allowed (with a memory destination): else #UD */
+	OPC_CPL0 = 1 << 1,         /* #GP(0) unless CPL is 0 */
+	OPC_IOPL = 1 << 2,         /* depends on IOPL: IN, OUT, CLI, STI; in v86 PUSHF, INT ... */
+	OPC_PROTECTED = 1 << 3,    /* #UD in real and virtual-8086 mode */
+	OPC_ALIGNED = 1 << 4,      /* #GP(0) unless the memory operand is aligned to mem_size, */
+	OPC_ALIGN16 = 1 << 5,      /* to 16 bytes: FXSAVE, FXRSTOR (XSAVE: to 64) */
 	OPC_FLAGS_MAYBE = 1 << 6,  /* flags may stay as they were: shift by 0, REP with rCX = 0 */
 	OPC_MAYBE_WRITES = 1 << 7, /* the destination may stay as it was: CMOVcc, CMPXCHG, BSF */
-	OPC_REP = 1 << 8,	   /* a string operation: REP (REPE, REPNE) repeats it */
-	OPC_STACK = 1 << 9,	   /* pushes or pops; insn's memory operand is another one */
+	OPC_REP = 1 << 8,          /* a string operation: REP (REPE, REPNE) repeats it */
+	OPC_STACK = 1 << 9,        /* pushes or pops; insn's memory operand is another one */
 	OPC_ENDS_BLOCK = 1 << 10,  /* what follows may be elsewhere, or in another mode */
-	OPC_DISTINCT = 1 << 11,	   /* #UD unless certain vector registers differ (checked already) */
-	OPC_SCALAR = 1 << 12,	   /* EVEX: vector length ignored, or fixed to 128 */
-	OPC_ELEMENT = 1 << 13,	   /* compress, expand: disp8*N by elements, mem_size at most */
+	OPC_DISTINCT = 1 << 11, /* #UD unless certain vector registers differ (checked already) */
+	OPC_SCALAR = 1 << 12,   /* EVEX: vector length ignored, or fixed to 128 */
+	OPC_ELEMENT = 1 << 13,  /* compress, expand: disp8*N by elements, mem_size at most */
 
 	/* The rest only tells the decoder how to read the instruction. */
-	OPC_BYTE = 1 << 14,	 /* operand size 1 */
-	OPC_D64 = 1 << 15,	 /* 64-bit mode: operand size 8 by default, 2 with 66, never 4 */
-	OPC_F64 = 1 << 16,	 /* 64-bit mode: operand size 8, whatever the prefixes (Intel) */
-	OPC_MAX4 = 1 << 17,	 /* operand size 4 instead of 8: INS, IN ... */
-	OPC_ANYMOD = 1 << 18,	 /* ModRM.mod ignored, taken as 3: MOV to and from CR, DR */
-	OPC_COUNT = 1 << 19,	 /* a shift whose count may not be 1: OF undefined */
-	OPC_READS_DX = 1 << 20,	 /* MUL, DIV of more than 8 bits */
+	OPC_BYTE = 1 << 14,     /* operand size 1 */
+	OPC_D64 = 1 << 15,      /* 64-bit mode: operand size 8 by default, 2 with 66, never 4 */
+	OPC_F64 = 1 << 16,      /* 64-bit mode: operand size 8, whatever the prefixes (Intel) */
+	OPC_MAX4 = 1 << 17,     /* operand size 4 instead of 8: INS, IN ... */
+	OPC_ANYMOD = 1 << 18,   /* ModRM.mod ignored, taken as 3: MOV to and from CR, DR */
+	OPC_COUNT = 1 << 19,    /* a shift whose count may not be 1: OF undefined */
+	OPC_READS_DX = 1 << 20, /* MUL, DIV of more than 8 bits */
 	OPC_WRITES_DX = 1 << 21,
 	OPC_UNALIGNED = 1 << 22, /* an SSE operand that need not be aligned */
-	OPC_MASK = 1 << 23,	 /* EVEX: aaa may select a mask, */
-	OPC_ZERO = 1 << 24,	 /* z may be set, */
+	OPC_MASK = 1 << 23,      /* EVEX: aaa may select a mask, */
+	OPC_ZERO = 1 << 24,      /* z may be set, */
 	OPC_NEED_MASK = 1 << 25, /* aaa must not be 0: gather, scatter */
-	OPC_ER = 1 << 26,	 /* EVEX.b with registers: rounding control, */
-	OPC_SAE = 1 << 27,	 /* or suppression of exceptions */
-	OPC_B2 = 1 << 28,	 /* EVEX.b with memory: broadcast of 2, 4 or 8 bytes */
+	OPC_ER = 1 << 26,        /* EVEX.b with registers: rounding control, */
+	OPC_SAE = 1 << 27,       /* or suppression of exceptions */
+	OPC_B2 = 1 << 28,        /* EVEX.b with memory: broadcast of 2, 4 or 8 bytes */
 	OPC_B4 = 1 << 29,
 	OPC_B8 = 1 << 30,
 };
@@ -333,6 +332,8 @@ struct opcode {
 	uint8_t map;                              /* enum insn_map */
 	uint8_t opcode, last_opcode;              /* the same row serves opcode..last_opcode */
 	bool first;                               /* the first row of its opcode */
+	bool modrm; /* has a ModRM byte; the same in all rows of an opcode */
+	bool vvvv;  /* an operand is in VEX.vvvv */
 };
 
 /* For tests and generators: all rows. Row 0 is the invalid one. */

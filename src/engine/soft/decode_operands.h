@@ -54,40 +54,40 @@ enum operand_where {
 };
 
 enum operand_type {
-	TYPE_NONE, /* no size, or the operation knows it */
-	TYPE_B,	   /* 1 byte, */
-	TYPE_W,	   /* 2, */
-	TYPE_D,	   /* 4, */
-	TYPE_Q,	   /* 8, */
-	TYPE_T,	   /* 10, */
-	TYPE_DQ,   /* 16, */
-	TYPE_QQ,   /* 32, */
-	TYPE_OO,   /* 64 */
-	TYPE_V,	   /* operand size: 2, 4, 8 */
-	TYPE_Z,	   /* operand size, but 4 for 8 */
-	TYPE_Y,	   /* 8 with W in 64-bit mode, else 4 */
-	TYPE_YY,   /* 8 in 64-bit mode, else 4 */
-	TYPE_ADDR, /* address size */
-	TYPE_VW,   /* a register: operand size; memory: 2 */
-	TYPE_DW,   /* a register: 4; memory: 2 */
-	TYPE_DB,   /* a register: 4; memory: 1 */
-	TYPE_P,	   /* far pointer: 2 + operand size */
-	TYPE_A,	   /* two of operand size */
-	TYPE_S,	   /* pseudo-descriptor: 10 in 64-bit mode, else 6 */
-	TYPE_ENV,  /* x87 environment: 14 or 28 */
+	TYPE_NONE,  /* no size, or the operation knows it */
+	TYPE_B,     /* 1 byte, */
+	TYPE_W,     /* 2, */
+	TYPE_D,     /* 4, */
+	TYPE_Q,     /* 8, */
+	TYPE_T,     /* 10, */
+	TYPE_DQ,    /* 16, */
+	TYPE_QQ,    /* 32, */
+	TYPE_OO,    /* 64 */
+	TYPE_V,     /* operand size: 2, 4, 8 */
+	TYPE_Z,     /* operand size, but 4 for 8 */
+	TYPE_Y,     /* 8 with W in 64-bit mode, else 4 */
+	TYPE_YY,    /* 8 in 64-bit mode, else 4 */
+	TYPE_ADDR,  /* address size */
+	TYPE_VW,    /* a register: operand size; memory: 2 */
+	TYPE_DW,    /* a register: 4; memory: 2 */
+	TYPE_DB,    /* a register: 4; memory: 1 */
+	TYPE_P,     /* far pointer: 2 + operand size */
+	TYPE_A,     /* two of operand size */
+	TYPE_S,     /* pseudo-descriptor: 10 in 64-bit mode, else 6 */
+	TYPE_ENV,   /* x87 environment: 14 or 28 */
 	TYPE_FSAVE, /* x87 state: 94 or 108 */
-	TYPE_FX,   /* 512 */
-	TYPE_X,	   /* vector length, */
-	TYPE_XH,   /* half of it, */
-	TYPE_XQ,   /* a quarter, */
-	TYPE_XE,   /* an eighth */
-	TYPE_DUP,  /* MOVDDUP: 8, 32, 64 */
+	TYPE_FX,    /* 512 */
+	TYPE_X,     /* vector length, */
+	TYPE_XH,    /* half of it, */
+	TYPE_XQ,    /* a quarter, */
+	TYPE_XE,    /* an eighth */
+	TYPE_DUP,   /* MOVDDUP: 8, 32, 64 */
 	N_TYPES
 };
 
 #define OPERAND_CODE(where, type) ((where) << 8 | (type))
-#define OPERAND_WHERE(code)	  ((enum operand_where)((code) >> 8))
-#define OPERAND_TYPE(code)	  ((code)&0xff)
+#define OPERAND_WHERE(code)       ((enum operand_where)((code) >> 8))
+#define OPERAND_TYPE(code)        ((code)&0xff)
 
 /* Bits of the key that rows match. */
 enum {

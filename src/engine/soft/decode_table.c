@@ -53,7 +53,9 @@ enum { INSN_VEC = 0xff }; /* MMX, SSE, AVX or AVX-512: the row decides */
 	CLASS_##name = INSN_##class, ACCESS_OF_##name = ACCESS_##access, FR_##name = (read),       \
 	FW_##name = (written), FU_##name = (undefined), GR_##name = (gprs_read),                   \
 	GW_##name = (gprs_written),
-#define OPV(name, class, access) OP(name, class, access, 0, 0, 0, 0, 0)
+#define OPV(name, class, access)                                                                   \
+	CLASS_##name = INSN_##class, ACCESS_OF_##name = ACCESS_##access, FR_##name = 0,            \
+	FW_##name = 0, FU_##name = 0, GR_##name = 0, GW_##name = 0,
 enum {
 #include "engine/soft/decode_ops.inc"
 };
@@ -171,14 +173,14 @@ enum {
 
 /* -- What follows from a row's columns -------------------------------------------------------- */
 
-#define WH(code)	     ((code) >> 8)
+#define WH(code)              ((code) >> 8)
 #define IN(code, first, last) (WH(code) >= WHERE_##first && WH(code) <= WHERE_##last)
 #define ANY(test, a, b, c, d) (test(a) || test(b) || test(c) || test(d))
 
 #define IS_MODRM(code)                                                                             \
-	(WH(code) == WHERE_E || WH(code) == WHERE_G || WH(code) == WHERE_R ||                      \
-	 IN(code, M, VM) || IN(code, S, SNOTCS) || IN(code, CR, DR) || WH(code) == WHERE_STI ||    \
-	 IN(code, P, U) || IN(code, KG, KE))
+	(WH(code) == WHERE_E || WH(code) == WHERE_G || WH(code) == WHERE_R || IN(code, M, VM) ||   \
+	 IN(code, S, SNOTCS) || IN(code, CR, DR) || WH(code) == WHERE_STI || IN(code, P, U) ||     \
+	 IN(code, KG, KE))
 #define IS_MMX(code)  IN(code, P, N)
 #define IS_K(code)    IN(code, KG, KH)
 #define IS_VVVV(code) (WH(code) == WHERE_B || WH(code) == WHERE_H || WH(code) == WHERE_KH)
@@ -191,27 +193,27 @@ enum {
 
 #define ATTRS(map, attrs, a, b, c, d)                                                              \
 	((attrs) | (IS_BYTE(a) ? OPC_BYTE : 0) |                                                   \
-	 ((map) < MAP_VEX_0F && !((attrs)&OPC_UNALIGNED) && ANY(IS_SSE16, a, b, c, d)              \
+	 ((int)(map) < MAP_VEX_0F && !((attrs)&OPC_UNALIGNED) && ANY(IS_SSE16, a, b, c, d)         \
 		  ? OPC_ALIGNED                                                                    \
 		  : 0))
 
 #define CLASS(map, class, a, b, c, d)                                                              \
-	((class) != INSN_VEC	 ? (class)                                                         \
-	 : ANY(IS_MMX, a, b, c, d) ? INSN_MMX                                                      \
-	 : (map) < MAP_VEX_0F	 ? INSN_SSE                                                        \
-	 : (map) >= MAP_EVEX_0F || ANY(IS_K, a, b, c, d) ? INSN_AVX512                             \
-							   : INSN_AVX)
+	((int)(class) != INSN_VEC                             ? (int)(class)                       \
+	 : ANY(IS_MMX, a, b, c, d)                            ? INSN_MMX                           \
+	 : (int)(map) < MAP_VEX_0F                            ? INSN_SSE                           \
+	 : (int)(map) >= MAP_EVEX_0F || ANY(IS_K, a, b, c, d) ? INSN_AVX512                        \
+							      : INSN_AVX)
 
 /* Whether an access reads or writes the operand at a place; rAX, rCX, rDX are then implied. */
 #define READS(access, at)                                                                          \
-	((access) == ACCESS_N || ((access) == ACCESS_LEA)      ? 0                                 \
-	 : (access) == ACCESS_W				       ? (at) > 0                          \
-	 : (access) == ACCESS_WW			       ? (at) > 1                          \
-							       : 1)
+	((int)(access) == ACCESS_N || ((int)(access) == ACCESS_LEA) ? 0                            \
+	 : (int)(access) == ACCESS_W                                ? (at) > 0                     \
+	 : (int)(access) == ACCESS_WW                               ? (at) > 1                     \
+								    : 1)
 #define WRITES(access, at)                                                                         \
-	((access) == ACCESS_N || (access) == ACCESS_R	     ? 0                                   \
-	 : (access) == ACCESS_WW || (access) == ACCESS_RWRW  ? (at) < 2                            \
-							     : (at) < 1)
+	((int)(access) == ACCESS_N || (int)(access) == ACCESS_R       ? 0                          \
+	 : (int)(access) == ACCESS_WW || (int)(access) == ACCESS_RWRW ? (at) < 2                   \
+								      : (at) < 1)
 #define FIXED(code)                                                                                \
 	(WH(code) == WHERE_A   ? 1 << REG_RAX                                                      \
 	 : WH(code) == WHERE_C ? 1 << REG_RCX                                                      \
@@ -221,8 +223,8 @@ enum {
 	((how(access, 0) ? FIXED(a) : 0) | (how(access, 1) ? FIXED(b) : 0) |                       \
 	 (how(access, 2) ? FIXED(c) : 0) | (how(access, 3) ? FIXED(d) : 0))
 #define ADDRESSED(code)                                                                            \
-	(WH(code) == WHERE_XLAT	 ? 1 << REG_RBX | 1 << REG_RAX                                     \
-	 : WH(code) == WHERE_DI	 ? 1 << REG_RDI                                                    \
+	(WH(code) == WHERE_XLAT  ? 1 << REG_RBX | 1 << REG_RAX                                     \
+	 : WH(code) == WHERE_DI  ? 1 << REG_RDI                                                    \
 	 : WH(code) == WHERE_MON ? 1 << REG_RAX                                                    \
 				 : 0)
 
@@ -232,9 +234,9 @@ enum {
 #define PASTE(a, b)  PASTE2(a, b)
 
 /* Number the rows; the first of an opcode by a name. */
-#define ROW(map, opcode, ...)	     FIRST_##map##_##opcode,
+#define ROW(map, opcode, ...)       FIRST_##map##_##opcode,
 #define RNG(map, opcode, last, ...) FIRST_##map##_##opcode,
-#define ALT(...)		     PASTE(ALT_, __COUNTER__),
+#define ALT(...)                    PASTE(ALT_, __COUNTER__),
 enum {
 	ROW_INVALID,
 #include "engine/soft/decode_table.inc"
@@ -244,7 +246,7 @@ enum {
 #undef RNG
 #undef ALT
 
-#define ROW(map, opcode, ...)	     [M_##map][0x##opcode] = FIRST_##map##_##opcode,
+#define ROW(map, opcode, ...)       [M_##map][0x##opcode] = FIRST_##map##_##opcode,
 #define RNG(map, opcode, last, ...) [M_##map][0x##opcode... 0x##last] = FIRST_##map##_##opcode,
 #define ALT(...)
 const uint16_t opcode_index[N_MAPS][256] = {
@@ -268,8 +270,7 @@ const uint16_t opcode_index[N_MAPS][256] = {
 		.implicit_read = GR_##op_ | ADDRESSED(a) |                                         \
 				 ALL_FIXED(READS, ACCESS_OF_##op_, a, b, c, d) |                   \
 				 ((attrs_)&OPC_READS_DX ? 1 << REG_RDX : 0),                       \
-		.implicit_written = GW_##op_ |                                                     \
-				    ALL_FIXED(WRITES, ACCESS_OF_##op_, a, b, c, d) |               \
+		.implicit_written = GW_##op_ | ALL_FIXED(WRITES, ACCESS_OF_##op_, a, b, c, d) |    \
 				    ((attrs_)&OPC_WRITES_DX ? 1 << REG_RDX : 0),                   \
 		.class = CLASS(map_, CLASS_##op_, a, b, c, d),                                     \
 		.access = ACCESS_OF_##op_,                                                         \
