@@ -6,7 +6,6 @@
 #include "container/internal.h"
 
 #include "base/host.h"
-#include "base/process.h"
 
 #include <fcntl.h>
 #include <grp.h>
@@ -131,14 +130,14 @@ static int open_console(int sock, struct error *err)
 	rc = mount_attach(slave, root, "/dev/console", MOUNT_ON_OWN, err);
 	if (rc < 0)
 		return rc;
-	return socket_send_fds(sock, "C", 1, &master, 1, err);
+	return handshake_send(sock, HANDSHAKE_CONSOLE, master, 0, err);
 }
 
 static int send_mount_ns(int sock, struct error *err)
 {
 	autofd int ns = file_open_at(AT_FDCWD, "/proc/self/ns/mnt", O_RDONLY, 0, err);
 
-	return ns < 0 ? ns : socket_send_fds(sock, "N", 1, &ns, 1, err);
+	return ns < 0 ? ns : handshake_send(sock, HANDSHAKE_MOUNT_NS, ns, 0, err);
 }
 
 int init_run(const struct container_spec *spec, int sock, struct error *err)

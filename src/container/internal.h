@@ -21,11 +21,36 @@
 
 #include <sched.h>
 #include <sys/stat.h>
-#include <sys/time.h>
 
 /* vfork.c: runs fn in a child that shares our memory and descriptors while we wait. The child has
  * its own namespaces, root and working directory. Returns what fn returned, or a negative errno. */
 int vfork_call(int (*fn)(void *arg), void *arg, struct error *err);
+
+/*
+ * handshake.c: a SOCK_SEQPACKET pair between who starts a process in a container and that process,
+ * until it has executed its command: then the kernel closes its side, and that says so. Before, it
+ * sends descriptors, or why it failed.
+ */
+enum handshake_tag {
+	HANDSHAKE_PROCESS = 'P',  /* a pidfd, with the pid */
+	HANDSHAKE_CONSOLE = 'C',  /* its terminal's master side */
+	HANDSHAKE_MOUNT_NS = 'N', /* its mount namespace */
+};
+struct handshake {
+	pid_t pid;
+	int pidfd, console_fd, mount_ns; /* the receiver's; -EBADF: has not come */
+};
+#define HANDSHAKE_INIT                                                                             \
+	{                                                                                          \
+		.pidfd = -EBADF, .console_fd = -EBADF, .mount_ns = -EBADF                          \
+	}
+
+int handshake_new(int *ours, int *theirs, struct error *err);
+int handshake_send(int sock, enum handshake_tag tag, int fd, pid_t pid, struct error *err);
+void handshake_fail(int sock, const struct error *why);
+/* Returns 0 when the other side is closed. Errors: what it sent; ETIMEDOUT. What had come by then is
+ * in *h also on failure. */
+int handshake_receive(int sock, struct handshake *h, struct error *err);
 
 /* mount.c: thin, error-filling covers of the mount system calls (fsopen(2) and friends). */
 struct mount_option {
@@ -71,9 +96,6 @@ int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct
 
 /* init.c: the rest, in the container; returns only on failure. */
 int init_run(const struct container_spec *spec, int sock, struct error *err);
-
-/* How long both wait for a process to start. */
-extern const struct timeval start_timeout;
 
 /*
  * exec.c: closes all descriptors but 0, 1, 2 and *sock, which gets another number. To be called

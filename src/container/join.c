@@ -5,8 +5,6 @@
  */
 #include "container/internal.h"
 
-#include "base/process.h"
-
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/sched.h>
@@ -25,12 +23,7 @@ struct join {
 	int init_pidfd;
 	const char *cgroup_name;
 	const struct container_process *process;
-	int sock; /* to the caller: see start.c; "P" with the pidfd, then pid_t, comes first */
-};
-
-struct joined {
-	char tag; /* 'P' */
-	pid_t pid;
+	int sock;
 };
 
 /* In the container, as the process that shall become the command. */
@@ -60,7 +53,7 @@ static int run_process(const struct container_process *p, int sock, struct error
 
 		if (master < 0)
 			return master;
-		rc = socket_send_fds(sock, "C", 1, &master, 1, err);
+		rc = handshake_send(sock, HANDSHAKE_CONSOLE, master, 0, err);
 		if (rc < 0)
 			return rc;
 	} else if (setsid() < 0) {
@@ -74,7 +67,6 @@ static int run_process(const struct container_process *p, int sock, struct error
 static int join(const struct join *j, struct error *err)
 {
 	autocgroup struct cgroup *cg = NULL;
-	struct joined message = {.tag = 'P'};
 	int namespaces = ALL_NAMESPACES;
 	int pidfd = -EBADF;
 	struct clone_args args = {
@@ -104,60 +96,24 @@ static int join(const struct join *j, struct error *err)
 			rc = descriptors_drop(&sock, err);
 		if (!rc)
 			run_process(j->process, sock, err);
-		socket_send_fds(sock, err, sizeof(*err), NULL, 0, NULL);
+		handshake_fail(sock, err);
 		_exit(err->exit_status ?: 125);
 	}
-	message.pid = (pid_t)pid;
-	return socket_send_fds(j->sock, &message, sizeof(message), &pidfd, 1, err);
-}
-
-static int receive(int sock, pid_t *pid, int *pidfd, int *console_fd, struct error *err)
-{
-	union {
-		struct joined joined;
-		struct error err;
-	} message;
-
-	for (;;) {
-		size_t n_fds = 0;
-		int fd = -EBADF;
-		ssize_t n = socket_recv_fds(sock, &message, sizeof(message), &fd, 1, &n_fds, err);
-
-		if (n == -EAGAIN)
-			return error_set(err, ETIMEDOUT, "the command does not start");
-		if (n < 0)
-			return (int)n;
-		if (n == 0)
-			return *pidfd >= 0 ? 0
-					   : error_set(err, ECHILD, "could not join the container");
-		if (n == (ssize_t)sizeof(message.err) && message.err.code > 0) {
-			*err = message.err;
-			return -err->code;
-		}
-		if (n == (ssize_t)sizeof(message.joined) && n_fds == 1) {
-			*pid = message.joined.pid;
-			*pidfd = fd;
-		} else if (n == 1 && n_fds == 1) {
-			fd_close(console_fd);
-			*console_fd = fd;
-		}
-	}
+	return handshake_send(j->sock, HANDSHAKE_PROCESS, pidfd, (pid_t)pid, err);
 }
 
 int container_exec(int init_pidfd, const char *cgroup_name, const struct container_process *process,
 		   pid_t *pid, int *pidfd, int *console_fd, struct error *err)
 {
 	struct join j = {.init_pidfd = init_pidfd, .cgroup_name = cgroup_name, .process = process};
+	struct handshake h = HANDSHAKE_INIT;
 	autofd int ours = -EBADF;
-	int socks[2], rc;
 	pid_t helper;
+	int rc;
 
-	*pidfd = *console_fd = -EBADF;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0)
-		return error_sys(err, errno, "make a socket pair");
-	ours = socks[0];
-	setsockopt(ours, SOL_SOCKET, SO_RCVTIMEO, &start_timeout, sizeof(start_timeout));
-	j.sock = socks[1];
+	rc = handshake_new(&ours, &j.sock, err);
+	if (rc < 0)
+		return rc;
 	helper = fork();
 	if (helper == 0) {
 		struct error failure = {0};
@@ -166,21 +122,26 @@ int container_exec(int init_pidfd, const char *cgroup_name, const struct contain
 		/* The container must not look into a process of ours (ptrace(2), proc(5)). */
 		prctl(PR_SET_DUMPABLE, 0);
 		if (join(&j, &failure) < 0)
-			socket_send_fds(j.sock, &failure, sizeof(failure), NULL, 0, NULL);
+			handshake_fail(j.sock, &failure);
 		_exit(0);
 	}
-	close(socks[1]);
+	close(j.sock);
 	if (helper < 0)
 		return error_sys(err, errno, "start a helper process");
-	rc = receive(ours, pid, pidfd, console_fd, err);
+	rc = handshake_receive(ours, &h, err);
+	if (rc == 0 && h.pidfd < 0)
+		rc = error_set(err, ECHILD, "could not join the container");
 	if (rc < 0)
 		kill(helper, SIGKILL); /* it may wait for what the guest holds up */
 	waitpid(helper, NULL, 0);
-	if (rc < 0 && *pidfd >= 0) {
-		syscall(SYS_pidfd_send_signal, *pidfd, SIGKILL, NULL, 0);
-		waitid(P_PIDFD, (id_t)*pidfd, NULL, WEXITED | __WALL);
-		fd_close(pidfd);
-		fd_close(console_fd);
+	if (rc < 0 && h.pidfd >= 0) {
+		syscall(SYS_pidfd_send_signal, h.pidfd, SIGKILL, NULL, 0);
+		waitid(P_PIDFD, (id_t)h.pidfd, NULL, WEXITED | __WALL);
+		fd_close(&h.pidfd);
+		fd_close(&h.console_fd);
 	}
+	*pid = h.pid;
+	*pidfd = h.pidfd;
+	*console_fd = h.console_fd;
 	return rc;
 }

@@ -1,13 +1,9 @@
 /*
  * Starts a container: the monitor's and the stage's part (internal.h has the whole story).
  *
- * The monitor and the init talk through one SOCK_SEQPACKET pair. To the init: one byte, "go". From
- * it: "N" with its mount namespace, and "C" with the terminal's master side; a struct error when
- * something failed; or the end of the stream, when execve() has closed its side: it runs.
+ * The init waits on its handshake's socket for one byte, "go".
  */
 #include "container/internal.h"
-
-#include "base/process.h"
 
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -45,7 +41,7 @@ static _Noreturn void become_init(struct stage *s)
 		rc = descriptors_drop(&sock, &err);
 	if (!rc)
 		init_run(s->spec, sock, &err);
-	socket_send_fds(sock, &err, sizeof(err), NULL, 0, NULL);
+	handshake_fail(sock, &err);
 	_exit(err.exit_status ? err.exit_status : 125);
 }
 
@@ -173,45 +169,6 @@ static int stage_run(void *data)
 	return 0;
 }
 
-/* What the init does until it is one takes a millisecond, unless a file system hangs. */
-const struct timeval start_timeout = {.tv_sec = 60};
-
-/* What the init says until it is one. */
-static int hear(struct container *c, struct error *err)
-{
-	union {
-		char tag;
-		struct error err;
-	} message;
-
-	for (;;) {
-		size_t n_fds = 0;
-		int fd = -EBADF;
-		ssize_t n = socket_recv_fds(c->start_sock, &message, sizeof(message), &fd, 1,
-					    &n_fds, err);
-
-		if (n == -EAGAIN)
-			return error_set(err, ETIMEDOUT, "the container's init does not start");
-		if (n < 0)
-			return (int)n;
-		if (n == 0)
-			return 0;
-		if (n == 1 && n_fds == 1) {
-			int *where = message.tag == 'C' ? &c->console_fd : &c->mount_ns;
-
-			fd_close(where);
-			*where = fd;
-			continue;
-		}
-		if (n_fds == 1)
-			close(fd);
-		if (n != sizeof(message.err) || message.err.code <= 0)
-			return error_set(err, EPROTO, "the container's init spoke nonsense");
-		*err = message.err;
-		return -err->code;
-	}
-}
-
 /* Of a container that could not be started nothing shall stay. */
 static void abandon(struct container *c)
 {
@@ -239,21 +196,15 @@ int container_start(const struct container_spec *spec, int image_tree, const cha
 		.monitor = getpid(),
 	};
 	autofd int init_sock = -EBADF;
-	int socks[2], rc;
+	int rc;
 
 	*c = CONTAINER_NONE;
 	rc = cgroup_create(spec->cgroup_name, &spec->resources, spec->id_base, &c->cgroup, err);
-	if (rc < 0)
-		return rc;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, socks) < 0) {
-		rc = error_sys(err, errno, "make a socket pair");
-		abandon(c);
-		return rc;
-	}
-	c->start_sock = socks[0];
-	setsockopt(c->start_sock, SOL_SOCKET, SO_RCVTIMEO, &start_timeout, sizeof(start_timeout));
-	init_sock = s.init_sock = socks[1];
-	rc = vfork_call(stage_run, &s, err);
+	if (!rc)
+		rc = handshake_new(&c->start_sock, &init_sock, err);
+	s.init_sock = init_sock;
+	if (!rc)
+		rc = vfork_call(stage_run, &s, err);
 	if (rc < 0)
 		abandon(c);
 	return rc;
@@ -261,8 +212,11 @@ int container_start(const struct container_spec *spec, int image_tree, const cha
 
 int container_wait_started(struct container *c, struct error *err)
 {
-	int rc = hear(c, err);
+	struct handshake h = HANDSHAKE_INIT;
+	int rc = handshake_receive(c->start_sock, &h, err);
 
+	c->console_fd = h.console_fd;
+	c->mount_ns = h.mount_ns;
 	fd_close(&c->start_sock);
 	if (rc < 0)
 		abandon(c);
