@@ -25,7 +25,10 @@ static void bit_test(struct vcpu *cpu, const struct insn *insn)
 				    : size == 4 ? (int32_t)offset
 						: (int16_t)offset;
 
-			at += (uint64_t)((s >> (size == 8 ? 6 : size == 4 ? 5 : 4)) * (int64_t)size);
+			at += (uint64_t)((s >> (size == 8   ? 6
+						: size == 4 ? 5
+							    : 4)) *
+					 (int64_t)size);
 			if (insn->addrsize == 4)
 				at = (uint32_t)at;
 			else if (insn->addrsize == 2)
@@ -198,8 +201,8 @@ void exec_bits(struct vcpu *cpu)
 		break;
 	}
 	case OP_XLAT: {
-		uint64_t at = reg_read(cpu, REG_RBX, insn->addrsize) +
-			      (uint8_t)cpu->s.regs[REG_RAX];
+		uint64_t at =
+			reg_read(cpu, REG_RBX, insn->addrsize) + (uint8_t)cpu->s.regs[REG_RAX];
 		uint8_t value;
 
 		if (insn->addrsize == 4)

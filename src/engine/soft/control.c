@@ -127,9 +127,7 @@ static void pop_flags(struct vcpu *cpu, unsigned int size)
 static void enter(struct vcpu *cpu, const struct insn *insn)
 {
 	unsigned int size = stack_size(insn), level = insn->imm2 & 31;
-	uint64_t mask = cpu->stack_bits == 64   ? ~0ull
-			: cpu->stack_bits == 32 ? 0xffffffff
-						: 0xffff;
+	uint64_t mask = cpu->stack_bits == 64 ? ~0ull : cpu->stack_bits == 32 ? 0xffffffff : 0xffff;
 	uint64_t sp = stack_pointer(cpu), bp = cpu->s.regs[REG_RBP], frame, value = bp;
 	enum access access = mmu_data_access(cpu, true);
 
@@ -217,6 +215,7 @@ static void interrupt(struct vcpu *cpu, enum event_kind kind, unsigned int vecto
 
 	event_deliver(cpu, kind, vector, false, 0, next);
 	cpu->next_rip = cpu->s.rip;
+	cpu->skip_trap = true;
 }
 
 void exec_control(struct vcpu *cpu)
@@ -278,10 +277,10 @@ void exec_control(struct vcpu *cpu)
 		uint64_t sp = stack_pointer(cpu), target = stack_read(cpu, sp, size);
 
 		branch(cpu, target, size);
-		set_stack_pointer(cpu, sp + size +
-					       (insn->operands[0].kind == OPERAND_IMM
-							? (uint16_t)insn->imm
-							: 0));
+		set_stack_pointer(
+			cpu,
+			sp + size +
+				(insn->operands[0].kind == OPERAND_IMM ? (uint16_t)insn->imm : 0));
 		break;
 	}
 	case OP_JMP_FAR:

@@ -126,12 +126,12 @@ bool cpuid_has(struct vcpu *cpu, uint32_t function, uint32_t index, unsigned int
 /* Bytes of the XSAVE area for these components. */
 static uint32_t xsave_bytes(uint64_t bits)
 {
-	return bits & XCR0_PKRU     ? 2696
-	       : bits & (1u << 7)   ? 2688
-	       : bits & (1u << 6)   ? 1664
-	       : bits & (1u << 5)   ? 1152
-	       : bits & XCR0_AVX    ? 832
-				    : 576;
+	return bits & XCR0_PKRU   ? 2696
+	       : bits & (1u << 7) ? 2688
+	       : bits & (1u << 6) ? 1664
+	       : bits & (1u << 5) ? 1152
+	       : bits & XCR0_AVX  ? 832
+				  : 576;
 }
 
 static uint32_t compact_bytes(uint64_t bits)
@@ -243,7 +243,7 @@ static uint32_t feature_bits(uint32_t function, uint32_t index, unsigned int reg
 		    features[i].reg != reg)
 			continue;
 		there = is_own(f) || (h[reg] >> features[i].bit & 1);
-		if (((f >= CPU_F16C && f <= CPU_VPCLMULQDQ) || f == CPU_VAES) && !(xcr0 & XCR0_AVX))
+		if (f >= CPU_F16C && f <= CPU_VPCLMULQDQ && !(xcr0 & XCR0_AVX))
 			there = false;
 		if (f >= CPU_AVX512F && (xcr0 & XCR0_AVX512) != XCR0_AVX512)
 			there = false;
@@ -276,8 +276,7 @@ int soft_supported_cpuid(struct cpuid_leaf **leaves, size_t *n, struct error *er
 		 1u << 24 /* TSC deadline */ | 1u << 31 /* hypervisor */;
 	/* FPU, DE, PSE, TSC, MSR, PAE, MCE, CX8, APIC, SEP, MTRR, PGE, MCA, CMOV, PAT, PSE36,
 	 * CLFLUSH, MMX, FXSR, SSE, SSE2, self-snoop */
-	l->edx = 0x0f8bfbfd & ~(1u << 22);
-	l->edx &= ~((1u << 1) | (1u << 18) | (1u << 21) | (1u << 20));
+	l->edx = 0x0f8bfbfd;
 
 	/* Deterministic cache parameters, as the host's, for one thread. */
 	for (uint32_t i = 0; i < 5; i++) {

@@ -108,9 +108,9 @@ struct stack {
 
 static void stack_push(struct vcpu *cpu, struct stack *st, unsigned int size, uint64_t value)
 {
-	enum access access = st->cpl == 3                 ? ACCESS_USER_WRITE
-			     : cpu->s.rflags & FLAG_AC    ? ACCESS_AC_WRITE
-							  : ACCESS_SUP_WRITE;
+	enum access access = st->cpl == 3              ? ACCESS_USER_WRITE
+			     : cpu->s.rflags & FLAG_AC ? ACCESS_AC_WRITE
+						       : ACCESS_SUP_WRITE;
 	uint64_t lin;
 
 	st->sp -= size;

@@ -137,8 +137,8 @@ void operand_write(struct vcpu *cpu, unsigned int i, uint64_t value)
 		reg_write(cpu, o->reg, 1u << o->log2_size, value);
 		break;
 	case OPERAND_GPR_HIGH:
-		cpu->s.regs[o->reg] =
-			(cpu->s.regs[o->reg] & ~0xff00ull) | (uint64_t)(uint8_t)value << 8;
+		cpu->s.regs[o->reg] = (cpu->s.regs[o->reg] & ~0xff00ull) | (uint64_t)(uint8_t)value
+										   << 8;
 		break;
 	case OPERAND_MEM:
 		lin_write(cpu, insn_linear(cpu, insn->mem_size, true), &value, insn->mem_size,
@@ -180,8 +180,8 @@ void place_store(struct vcpu *cpu, const struct place *p, uint64_t value)
 	if (p->mem)
 		ref_store(cpu, &p->ref, &value);
 	else if (p->high)
-		cpu->s.regs[p->reg] =
-			(cpu->s.regs[p->reg] & ~0xff00ull) | (uint64_t)(uint8_t)value << 8;
+		cpu->s.regs[p->reg] = (cpu->s.regs[p->reg] & ~0xff00ull) | (uint64_t)(uint8_t)value
+										   << 8;
 	else
 		reg_write(cpu, p->reg, p->size, value);
 }
@@ -258,8 +258,7 @@ static const struct insn *decode(struct vcpu *cpu)
 	e = mmu_translate(cpu, lin, cpu->cpl == 3 ? ACCESS_USER_EXEC : ACCESS_SUP_EXEC);
 	if (!e->code)
 		return decode_slow(cpu, c);
-	if (c->bits == cpu->bits &&
-	    !memcmp(c->bytes, e->code + (lin & PAGE_MASK), c->insn.length))
+	if (c->bits == cpu->bits && !memcmp(c->bytes, e->code + (lin & PAGE_MASK), c->insn.length))
 		return &c->insn;
 	decode_slow(cpu, c);
 	c->bits = cpu->bits;
@@ -350,7 +349,7 @@ void insn_step(struct vcpu *cpu)
 	const struct insn *insn;
 
 	cpu->pending_db = 0;
-	cpu->shadow_next = cpu->repeat = cpu->keep_rf = false;
+	cpu->shadow_next = cpu->repeat = cpu->keep_rf = cpu->skip_trap = false;
 	if (cpu->debug_points)
 		check_break_points(cpu);
 	insn = decode(cpu);
@@ -365,7 +364,7 @@ void insn_step(struct vcpu *cpu)
 	cpu->s.interrupt_shadow = cpu->shadow_next;
 	if (!cpu->keep_rf)
 		cpu->s.rflags &= ~(uint64_t)FLAG_RF;
-	if (single_step)
+	if (single_step && !cpu->skip_trap)
 		cpu->pending_db |= 1u << 14; /* BS */
 	cpu->counters.instructions++;
 }

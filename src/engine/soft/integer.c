@@ -295,8 +295,7 @@ void exec_integer(struct vcpu *cpu)
 		break;
 	case OP_MOVSX:
 	case OP_MOVSXD:
-		operand_write(cpu, 0,
-			      sign_extend(operand_read(cpu, 1), operand_size(insn, 1)));
+		operand_write(cpu, 0, sign_extend(operand_read(cpu, 1), operand_size(insn, 1)));
 		break;
 	case OP_LEA:
 		reg_write(cpu, insn->operands[0].reg, insn->opsize, insn_offset(cpu));

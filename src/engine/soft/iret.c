@@ -33,9 +33,7 @@ void set_stack_pointer(struct vcpu *cpu, uint64_t sp)
 
 static uint64_t wrap_sp(const struct vcpu *cpu, uint64_t sp)
 {
-	return cpu->stack_bits == 64   ? sp
-	       : cpu->stack_bits == 32 ? (uint32_t)sp
-				       : (uint16_t)sp;
+	return cpu->stack_bits == 64 ? sp : cpu->stack_bits == 32 ? (uint32_t)sp : (uint16_t)sp;
 }
 
 uint64_t stack_read(struct vcpu *cpu, uint64_t sp, unsigned int size)

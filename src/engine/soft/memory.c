@@ -136,8 +136,8 @@ static void device_read(struct vcpu *cpu, uint64_t gpa, uint8_t *data, unsigned 
 			value = lapic_mmio_read(cpu, gpa & PAGE_MASK & ~3ull) >> 8 * (gpa & 3);
 		} else {
 			cpu->counters.mmio_accesses++;
-			value = cpu->vm->config.ops->mmio_read(cpu->vm->config.board,
-							       (gpa_t){gpa}, step);
+			value = cpu->vm->config.ops->mmio_read(cpu->vm->config.board, (gpa_t){gpa},
+							       step);
 		}
 		memcpy(data, &value, step);
 		data += step;
@@ -206,8 +206,8 @@ void ref_load(struct vcpu *cpu, const struct mem_ref *ref, void *data)
 
 static void mark_dirty(const struct tlb_entry *page)
 {
-	if (page->dirty && !(atomic_load_explicit(page->dirty, memory_order_relaxed) &
-			     page->dirty_bit))
+	if (page->dirty &&
+	    !(atomic_load_explicit(page->dirty, memory_order_relaxed) & page->dirty_bit))
 		atomic_fetch_or(page->dirty, page->dirty_bit);
 }
 

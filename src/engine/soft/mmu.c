@@ -7,14 +7,14 @@
 
 #include <string.h>
 
-#define PTE_P   (1ull << 0)
-#define PTE_W   (1ull << 1)
-#define PTE_U   (1ull << 2)
-#define PTE_A   (1ull << 5)
-#define PTE_D   (1ull << 6)
-#define PTE_PS  (1ull << 7)
-#define PTE_G   (1ull << 8)
-#define PTE_NX  (1ull << 63)
+#define PTE_P     (1ull << 0)
+#define PTE_W     (1ull << 1)
+#define PTE_U     (1ull << 2)
+#define PTE_A     (1ull << 5)
+#define PTE_D     (1ull << 6)
+#define PTE_PS    (1ull << 7)
+#define PTE_G     (1ull << 8)
+#define PTE_NX    (1ull << 63)
 #define PTE_PK(e) (((e) >> 59) & 15)
 
 enum { WALK_RETRY = -2, WALK_FAULT = -1, WALK_DONE = 0 };
@@ -105,10 +105,9 @@ static uint8_t walk_rights(const struct vcpu *cpu, const struct walk *w, bool *b
 			if (pkru & 1)
 				keyed = 1 << ACCESS_USER_EXEC | 1 << ACCESS_SUP_EXEC;
 			else if (pkru & 2)
-				keyed &= (uint8_t)~(1 << ACCESS_USER_WRITE |
-						    (wp ? 1 << ACCESS_AC_WRITE |
-								  1 << ACCESS_SUP_WRITE
-							: 0));
+				keyed &= (uint8_t) ~(
+					1 << ACCESS_USER_WRITE |
+					(wp ? 1 << ACCESS_AC_WRITE | 1 << ACCESS_SUP_WRITE : 0));
 		}
 	} else {
 		allow |= 1 << ACCESS_SUP_READ | 1 << ACCESS_AC_READ;
@@ -140,8 +139,8 @@ static int walk_leaf(struct vcpu *cpu, struct walk *w, void *where, uint64_t gpa
 			w->error |= PF_PK;
 		return WALK_FAULT;
 	}
-	if (touch && !entry_set(cpu, where, gpa, size, &entry,
-				PTE_A | (is_write(access) ? PTE_D : 0)))
+	if (touch &&
+	    !entry_set(cpu, where, gpa, size, &entry, PTE_A | (is_write(access) ? PTE_D : 0)))
 		return WALK_RETRY;
 	w->dirty = entry & PTE_D;
 	return WALK_DONE;
@@ -161,11 +160,10 @@ static int walk_32(struct vcpu *cpu, uint64_t lin, enum access access, bool touc
 	w->write = entry & PTE_W;
 	if ((entry & PTE_PS) && (cpu->s.cr4 & CR4_PSE)) {
 		if (entry & (1u << 21) ||
-		    ((entry >> 13) & 0xff) >> (cpu->vm->phys_bits > 32
-						       ? (cpu->vm->phys_bits > 40
-								  ? 8
-								  : cpu->vm->phys_bits - 32)
-						       : 0)) {
+		    ((entry >> 13) & 0xff) >>
+			    (cpu->vm->phys_bits > 32
+				     ? (cpu->vm->phys_bits > 40 ? 8 : cpu->vm->phys_bits - 32)
+				     : 0)) {
 			w->error = PF_P | PF_RSVD;
 			return WALK_FAULT;
 		}
@@ -322,8 +320,8 @@ const struct tlb_entry *mmu_translate(struct vcpu *cpu, uint64_t lin, enum acces
 	e->dirty = NULL;
 	e->host = e->code = NULL;
 	if (!w.dirty)
-		e->allow &= (uint8_t)~(1 << ACCESS_USER_WRITE | 1 << ACCESS_SUP_WRITE |
-				       1 << ACCESS_AC_WRITE);
+		e->allow &= (uint8_t) ~(1 << ACCESS_USER_WRITE | 1 << ACCESS_SUP_WRITE |
+					1 << ACCESS_AC_WRITE);
 	if (w.shift > 12)
 		cpu->tlb_large = true;
 	r = mmu_range(cpu->vm, w.gpa);

@@ -148,27 +148,27 @@ bool msr_read(struct vcpu *cpu, uint32_t msr, uint64_t *value)
 		*value = 0x1 | 0x8 | 0x20 | 0x40 | 0x100 | 0xe000 | 1u << 26;
 		return cpuid_has(cpu, 7, 0, 3, 29);
 	/* What kernels read without asking, and find empty. */
-	case 0x17:   /* PLATFORM_ID */
-	case 0x2a:   /* EBL_CR_POWERON */
+	case 0x17: /* PLATFORM_ID */
+	case 0x2a: /* EBL_CR_POWERON */
 	case MSR_FEATURE_CONTROL:
 	case MSR_BIOS_SIGN_ID:
-	case 0xcd:   /* FSB_FREQ */
-	case 0xce:   /* PLATFORM_INFO */
-	case 0x140:  /* MISC_FEATURES_ENABLES */
+	case 0xcd:  /* FSB_FREQ */
+	case 0xce:  /* PLATFORM_INFO */
+	case 0x140: /* MISC_FEATURES_ENABLES */
 	case MSR_MCG_CAP:
 	case MSR_MCG_STATUS:
-	case 0x198:  /* PERF_STATUS */
-	case 0x19a:  /* CLOCK_MODULATION */
-	case 0x19b:  /* THERM_INTERRUPT */
-	case 0x19c:  /* THERM_STATUS */
+	case 0x198: /* PERF_STATUS */
+	case 0x19a: /* CLOCK_MODULATION */
+	case 0x19b: /* THERM_INTERRUPT */
+	case 0x19c: /* THERM_STATUS */
 	case MSR_DEBUGCTL:
-	case 0x1a2:  /* TEMPERATURE_TARGET */
-	case 0x1b0:  /* ENERGY_PERF_BIAS */
-	case 0x606:  /* RAPL_POWER_UNIT */
-	case 0x611:  /* PKG_ENERGY_STATUS */
-	case 0x639:  /* PP0_ENERGY_STATUS */
-	case 0x641:  /* PP1_ENERGY_STATUS */
-	case 0x619:  /* DRAM_ENERGY_STATUS */
+	case 0x1a2:      /* TEMPERATURE_TARGET */
+	case 0x1b0:      /* ENERGY_PERF_BIAS */
+	case 0x606:      /* RAPL_POWER_UNIT */
+	case 0x611:      /* PKG_ENERGY_STATUS */
+	case 0x639:      /* PP0_ENERGY_STATUS */
+	case 0x641:      /* PP1_ENERGY_STATUS */
+	case 0x619:      /* DRAM_ENERGY_STATUS */
 	case 0xc0010015: /* HWCR and others of AMD's */
 	case 0xc001001f:
 	case 0xc0011022:

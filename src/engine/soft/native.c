@@ -45,6 +45,7 @@ struct native {
 	_Alignas(64) uint8_t initial[VCPU_XSAVE_BYTES];
 	struct native_frame frame;
 	uint8_t *writable, *executable; /* the same pages twice: W^X */
+	uint8_t *guard;
 	struct thunk_info info[THUNKS];
 };
 
@@ -151,7 +152,7 @@ static bool wants_66(const struct insn *insn)
 {
 	enum insn_class class = insn_class(insn);
 
-	if (insn->mode == INSN_MODE_64 || (insn->desc->attrs & OPC_NO66) ||
+	if (insn->mode == INSN_MODE_64 || insn->op == OP_ADCX ||
 	    (class != INSN_ALU && class != INSN_MOV))
 		return insn->prefixes & PREFIX_OPSIZE;
 	return insn->opsize == 2;
@@ -362,6 +363,11 @@ static const struct thunk_info *find_thunk(struct vcpu *cpu, bool lock, unsigned
 	return &native->info[*slot];
 }
 
+void *native_guard(struct native *native)
+{
+	return native->guard;
+}
+
 void *native_buffer(struct native *native)
 {
 	return native->buffer;
@@ -416,7 +422,7 @@ int native_new(struct native **out, struct error *err)
 	if (!n)
 		return error_oom(err);
 	memset(n, 0, sizeof(*n));
-	n->writable = n->executable = MAP_FAILED;
+	n->writable = n->executable = n->guard = MAP_FAILED;
 	memcpy(n->initial + 24, &mxcsr, 4);
 	n->frame.initial = n->initial;
 	n->frame.components = native_components();
@@ -429,7 +435,9 @@ int native_new(struct native **out, struct error *err)
 	}
 	n->writable = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	n->executable = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-	if (n->writable == MAP_FAILED || n->executable == MAP_FAILED) {
+	n->guard = mmap(NULL, 4 * PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (n->writable == MAP_FAILED || n->executable == MAP_FAILED || n->guard == MAP_FAILED ||
+	    mprotect(n->guard + PAGE_BYTES, PAGE_BYTES, PROT_READ | PROT_WRITE) < 0) {
 		int code = errno;
 
 		native_free(n);
@@ -451,5 +459,7 @@ void native_free(struct native *native)
 		munmap(native->writable, size);
 	if (native->executable != MAP_FAILED)
 		munmap(native->executable, size);
+	if (native->guard != MAP_FAILED)
+		munmap(native->guard, 4 * PAGE_BYTES);
 	free(native);
 }

@@ -26,3 +26,6 @@ int native_run(struct vcpu *cpu, void *memory, bool lock, bool vector);
 
 /* 64-byte aligned; NATIVE_BUFFER bytes. */
 void *native_buffer(struct native *native);
+
+/* Four pages of which only the second is accessible. */
+void *native_guard(struct native *native);

@@ -322,8 +322,8 @@ bool segment_verify(struct vcpu *cpu, uint16_t selector, bool write)
 bool segment_lar(struct vcpu *cpu, uint16_t selector, uint32_t *rights)
 {
 	/* Types of system descriptors that LAR knows (SDM 2A, "LAR"). */
-	const uint16_t legacy = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 11 |
-				1 << 12;
+	const uint16_t legacy =
+		1 << 1 | 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 9 | 1 << 11 | 1 << 12;
 	const uint16_t wide = 1 << 2 | 1 << 9 | 1 << 11 | 1 << 12;
 	struct descriptor d;
 	uint16_t attr;

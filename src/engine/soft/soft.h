@@ -22,12 +22,12 @@
 
 /* ---- Bits (SDM 2.3, 2.5, 3.4.3) ---- */
 
-#define FLAG_RF     (1u << 16)
-#define FLAG_VM     (1u << 17)
-#define FLAG_AC     (1u << 18)
-#define FLAG_VIF    (1u << 19)
-#define FLAG_VIP    (1u << 20)
-#define FLAG_ID     (1u << 21)
+#define FLAG_RF  (1u << 16)
+#define FLAG_VM  (1u << 17)
+#define FLAG_AC  (1u << 18)
+#define FLAG_VIF (1u << 19)
+#define FLAG_VIP (1u << 20)
+#define FLAG_ID  (1u << 21)
 
 #define CR0_PE (1u << 0)
 #define CR0_MP (1u << 1)
@@ -60,10 +60,10 @@
 #define CR4_SMAP       (1u << 21)
 #define CR4_PKE        (1u << 22)
 
-#define EFER_SCE  (1u << 0)
-#define EFER_LME  (1u << 8)
-#define EFER_LMA  (1u << 10)
-#define EFER_NXE  (1u << 11)
+#define EFER_SCE (1u << 0)
+#define EFER_LME (1u << 8)
+#define EFER_LMA (1u << 10)
+#define EFER_NXE (1u << 11)
 
 #define XCR0_X87    (1u << 0)
 #define XCR0_SSE    (1u << 1)
@@ -152,10 +152,10 @@ struct range {
 enum { VM_RANGES = 64 };
 
 struct tlb_entry {
-	uint64_t page;  /* linear address of the page, ~0: none */
-	uint8_t *host;  /* the page, or NULL: a device, ROM when written, or nothing */
-	uint8_t *code;  /* the page for fetches and reads (ROM too), or NULL */
-	uint64_t gpa;   /* of the page */
+	uint64_t page;           /* linear address of the page, ~0: none */
+	uint8_t *host;           /* the page, or NULL: a device, ROM when written, or nothing */
+	uint8_t *code;           /* the page for fetches and reads (ROM too), or NULL */
+	uint64_t gpa;            /* of the page */
 	_Atomic uint64_t *dirty; /* the word of the dirty bitmap, or NULL */
 	uint64_t dirty_bit;
 	uint16_t pcid;
@@ -182,11 +182,11 @@ struct vm {
 	struct range ranges[VM_RANGES];
 	unsigned int n_ranges;
 	unsigned int phys_bits;
-	uint64_t features; /* CPU_BIT()s of what CPUID offers */
-	uint64_t xcr0_mask; /* the bits of XCR0 that may be set */
-	pthread_mutex_t split_lock; /* held by locked accesses that no host instruction can do */
-	pthread_mutex_t ranges_lock; /* vm_dirty_get() against changes of ranges */
-	struct vcpu **vcpus;         /* config.n_vcpus; NULL where none was made yet */
+	uint64_t features;            /* CPU_BIT()s of what CPUID offers */
+	uint64_t xcr0_mask;           /* the bits of XCR0 that may be set */
+	pthread_mutex_t split_lock;   /* held by locked accesses that no host instruction can do */
+	pthread_mutex_t ranges_lock;  /* vm_dirty_get() against changes of ranges */
+	struct vcpu **vcpus;          /* config.n_vcpus; NULL where none was made yet */
 	uint64_t tsc_start, ns_start; /* for the rate of the time stamp counter */
 };
 
@@ -231,6 +231,7 @@ struct vcpu {
 	uint64_t next_rip;
 	bool shadow_next; /* it was STI, MOV SS or POP SS */
 	bool repeat;      /* a REP instruction that goes on: rip stays */
+	bool skip_trap;   /* it was INT n, which takes no single-step trap */
 	bool keep_rf;     /* it loaded RF itself: IRET, a task switch */
 
 	/* The exception under way, for raise_exception(). */
@@ -245,8 +246,9 @@ struct vcpu {
 		bool active;
 		uint8_t vector, kind;
 	} delivering;
-	uint32_t pending_db; /* DR6 bits of traps after this instruction */
-	bool external_debug; /* a point of vcpu_set_debug() was hit */
+	bool exception_pending; /* raised, and not yet delivered */
+	uint32_t pending_db;    /* DR6 bits of traps after this instruction */
+	bool external_debug;    /* a point of vcpu_set_debug() was hit */
 
 	struct vm *vm;
 	unsigned int index;
@@ -264,7 +266,7 @@ struct vcpu {
 	struct vcpu_counters counters;
 
 	/* Local APIC (lapic.c). */
-	bool irq_ready; /* an interrupt is above the processor's priority */
+	bool irq_ready;               /* an interrupt is above the processor's priority */
 	uint64_t timer_ns, timer_tsc; /* deadlines on the host's clocks; 0: none */
 	uint64_t timer_start_ns;
 
@@ -431,7 +433,7 @@ bool lapic_base_write(struct vcpu *cpu, uint64_t value);
 bool lapic_owns(const struct vcpu *cpu, uint64_t gpa);
 uint32_t lapic_mmio_read(struct vcpu *cpu, unsigned int offset);
 void lapic_mmio_write(struct vcpu *cpu, unsigned int offset, uint32_t value);
-void lapic_sync(struct vcpu *cpu);   /* takes posted interrupts in, computes irq_ready */
+void lapic_sync(struct vcpu *cpu);       /* takes posted interrupts in, computes irq_ready */
 int lapic_acknowledge(struct vcpu *cpu); /* the vector to deliver, or -1 */
 void lapic_timer_check(struct vcpu *cpu);
 void lapic_set_cr8(struct vcpu *cpu, uint64_t value);

@@ -65,8 +65,7 @@ static void sysenter(struct vcpu *cpu)
 	if (!(cpu->s.cr0 & CR0_PE) || !selector)
 		raise_gp(cpu);
 	cpu->s.rflags &= ~(uint64_t)(FLAG_VM | FLAG_IF | FLAG_RF);
-	cpu->s.regs[REG_RSP] =
-		cpu->long_mode ? cpu->s.sysenter_esp : (uint32_t)cpu->s.sysenter_esp;
+	cpu->s.regs[REG_RSP] = cpu->long_mode ? cpu->s.sysenter_esp : (uint32_t)cpu->s.sysenter_esp;
 	cpu->next_rip = cpu->long_mode ? cpu->s.sysenter_eip : (uint32_t)cpu->s.sysenter_eip;
 	flat_code(&cpu->s.segs[SEG_CS], selector, 0, cpu->long_mode);
 	flat_stack(&cpu->s.segs[SEG_SS], (uint16_t)(selector + 8), 0);

@@ -92,8 +92,7 @@ static void write_cr4(struct vcpu *cpu, uint64_t value)
 	    needs_pdptes(cpu, cpu->s.cr0, value) && !mmu_load_pdptes(cpu, cpu->s.cr3))
 		raise_gp(cpu);
 	cpu->s.cr4 = value;
-	if (changed &
-	    (CR4_PAE | CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE))
+	if (changed & (CR4_PAE | CR4_PSE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP | CR4_PKE))
 		tlb_flush_all(cpu);
 }
 
@@ -177,7 +176,8 @@ static void mov_dr(struct vcpu *cpu, const struct insn *insn)
 {
 	bool write = insn->operands[0].kind == OPERAND_DR;
 	unsigned int size = cpu->bits == 64 ? 8 : 4;
-	unsigned int dr = insn->operands[write ? 0 : 1].reg, reg = insn->operands[write ? 1 : 0].reg;
+	unsigned int dr = insn->operands[write ? 0 : 1].reg,
+		     reg = insn->operands[write ? 1 : 0].reg;
 	uint64_t value = reg_read(cpu, reg, size);
 
 	if (dr > 7)
@@ -191,7 +191,9 @@ static void mov_dr(struct vcpu *cpu, const struct insn *insn)
 		raise_debug(cpu, 1u << 13); /* BD */
 	if (!write) {
 		reg_write(cpu, reg, size,
-			  dr < 4 ? cpu->s.dr[dr] : dr == 6 ? cpu->s.dr6 : cpu->s.dr7);
+			  dr < 4    ? cpu->s.dr[dr]
+			  : dr == 6 ? cpu->s.dr6
+				    : cpu->s.dr7);
 		return;
 	}
 	if (dr < 4) {
@@ -474,8 +476,8 @@ void exec_system(struct vcpu *cpu)
 	case OP_STAC:
 		if (cpu->cpl != 0)
 			raise_ud(cpu);
-		cpu->s.rflags = (cpu->s.rflags & ~(uint64_t)FLAG_AC) |
-				(insn->op == OP_STAC ? FLAG_AC : 0);
+		cpu->s.rflags =
+			(cpu->s.rflags & ~(uint64_t)FLAG_AC) | (insn->op == OP_STAC ? FLAG_AC : 0);
 		break;
 	case OP_HLT:
 		cpu->s.activity = VCPU_HALTED;

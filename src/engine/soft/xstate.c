@@ -16,8 +16,11 @@ enum { AREA_HEADER = 512, AREA_EXTENDED = 576, MXCSR_AT = 24, XSTATE_BV_AT = 512
 /* Extended components in the standard format. */
 static const struct {
 	uint16_t offset, size;
-} components[10] = {[2] = {576, 256}, [5] = {1088, 64},   [6] = {1152, 512},
-		    [7] = {1664, 1024}, [9] = {PKRU_AT, 8}};
+} components[10] = {[2] = {576, 256},
+		    [5] = {1088, 64},
+		    [6] = {1152, 512},
+		    [7] = {1664, 1024},
+		    [9] = {PKRU_AT, 8}};
 
 void vector_check(struct vcpu *cpu)
 {
@@ -235,8 +238,8 @@ static void xsave(struct vcpu *cpu, bool compacted, bool optimized)
 		write_at(cpu, lin + 160, image + 160, xmm_bytes(cpu));
 	for (unsigned int i = 2; i < 10; i++)
 		if ((saved >> i & 1) && components[i].size)
-			write_at(cpu, lin + component_at(i, compact),
-				 image + components[i].offset, components[i].size);
+			write_at(cpu, lin + component_at(i, compact), image + components[i].offset,
+				 components[i].size);
 	write_at(cpu, lin + AREA_HEADER, header, compacted ? 64 : 8);
 }
 
