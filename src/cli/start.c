@@ -5,6 +5,7 @@
 #include "guest/control.h"
 
 #include <stdio.h>
+#include <time.h>
 
 struct start_options {
 	bool attach, interactive;
@@ -159,28 +160,40 @@ const struct verb verb_attach = {
 	.run = attach_run,
 };
 
-static int wait_one(struct state *s, struct guest *g, const void *options, struct error *err)
+/* The status of a guest that does not run (any more), by its row. Who killed its monitor may have
+ * been heard of before the kernel has given its lock back. */
+static int last_status(struct state *s, const struct guest *g, int *status, struct error *err)
 {
-	struct control_exit end;
-	autofd int fd = -EBADF;
-	int rc = guest_connect(s, g, &fd, err);
-
-	if (!rc)
-		rc = control_wait_exit(fd, &end, err);
-	/* It does not run (any more): what its row says now. */
-	if (rc == -ESRCH || rc == -EPIPE) {
+	for (int tries = 0; tries < 200; tries++) {
 		autoguest struct guest *now = NULL;
+		int rc;
 
 		guest_sweep(s);
 		rc = guest_find(s, g->id, &now, err);
 		if (rc < 0)
 			return rc;
-		if (now->exit_status < 0)
-			return error_set(err, ESRCH, "guest '%s' has never been started", g->name);
-		end.status = now->exit_status;
+		*status = now->exit_status;
+		if (now->state != GUEST_RUNNING)
+			break;
+		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 	}
+	return *status >= 0 ? 0
+			    : error_set(err, ESRCH, "guest '%s' has never been started", g->name);
+}
+
+static int wait_one(struct state *s, struct guest *g, const void *options, struct error *err)
+{
+	struct control_exit end = {0};
+	autofd int fd = -EBADF;
+	int status, rc = guest_connect(s, g, &fd, err);
+
 	if (!rc)
-		printf("%d\n", end.status);
+		rc = control_wait_exit(fd, &end, err);
+	status = end.status;
+	if (rc == -ESRCH || rc == -EPIPE)
+		rc = last_status(s, g, &status, err);
+	if (!rc)
+		printf("%d\n", status);
 	return rc;
 }
 

@@ -12,24 +12,25 @@ static int stop_guest(struct state *s, struct guest *g, int timeout_s, struct er
 {
 	struct control_stop message = {.timeout_s = timeout_s};
 	struct control_exit end;
-	autofd int fd = -EBADF;
-	int rc = guest_connect(s, g, &fd, err);
 
-	if (rc == -ESRCH) {
-		error_clear(err);
-		return 0;
-	}
-	if (!rc)
-		rc = control_send(fd, CONTROL_STOP, &message, sizeof(message), err);
-	if (!rc)
-		rc = control_wait_exit(fd, &end, err);
-	/* It ended as we came, or its monitor was killed: either way it does not run. */
-	if (rc == -EPIPE) {
+	for (;;) {
+		autofd int fd = -EBADF;
+		int rc = guest_connect(s, g, &fd, err);
+
+		if (rc == -ESRCH) {
+			error_clear(err);
+			return 0;
+		}
+		if (!rc)
+			rc = control_send(fd, CONTROL_STOP, &message, sizeof(message), err);
+		if (!rc)
+			rc = control_wait_exit(fd, &end, err);
+		if (rc != -EPIPE)
+			return rc;
+		/* It ended as we came, or its monitor was killed; or we were dropped. */
 		error_clear(err);
 		guest_sweep(s);
-		rc = 0;
 	}
-	return rc;
 }
 
 struct stop_options {

@@ -55,16 +55,29 @@ void console_drop_clients(struct monitor *m)
 		client_free(m->clients);
 }
 
-/* A client is read as long as the guest takes what was read before; is written when there is
- * something left to write. */
+/* A client that gives input has to wait until the guest has taken what came before. */
+static bool is_held(const struct client *c)
+{
+	return c->input && c->m->input;
+}
+
 static void client_watch(struct client *c)
 {
-	uint32_t events = (c->m->input ? 0 : EPOLLIN) | (c->pending ? (uint32_t)EPOLLOUT : 0);
+	uint32_t events = (is_held(c) ? 0 : EPOLLIN) | (c->pending ? (uint32_t)EPOLLOUT : 0);
 
 	if (c->watch)
 		watch_set_events(c->watch, events, NULL);
 	else if (loop_add_fd(c->m->loop, c->fd, events, on_client, c, &c->watch, NULL) < 0)
 		log_error("guest %s: a client is lost", c->m->guest->name);
+}
+
+void console_drop_slow_clients(struct monitor *m)
+{
+	for (struct client *c = m->clients, *next; c; c = next) {
+		next = c->next;
+		if (c->pending)
+			client_free(c);
+	}
 }
 
 /* ---- from the guest to the clients ---- */
@@ -314,7 +327,7 @@ static void on_client(void *data, uint32_t events)
 	}
 	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
 		return;
-	if (c->m->input) {
+	if (is_held(c)) {
 		/* It hung up, which can't be not asked for. What it sent is read when its turn has
 		 * come; until then there is nothing to watch for. */
 		watch_free(steal_ptr(&c->watch));

@@ -30,6 +30,10 @@ ssize_t control_recv(int fd, struct control_message *message, int *passed_fd, st
 	size_t n_fds = 0;
 	ssize_t n = socket_recv_fds(fd, message, sizeof(*message), &received, 1, &n_fds, err);
 
+	/* The other side has gone without having read all that we sent. That is told before what it
+	 * said last, but only once. */
+	if (n == -ECONNRESET)
+		n = socket_recv_fds(fd, message, sizeof(*message), &received, 1, &n_fds, err);
 	if (passed_fd)
 		*passed_fd = received;
 	else

@@ -43,17 +43,40 @@ static int try_lock(struct state *s, const char *id, int *lock_fd, struct error 
 	}
 }
 
+/* To the monitor of the guest with that id. Errors: ESRCH: there is none. */
+static int connect_control(struct state *s, const char *id, int *out)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	autofd int sock = -EBADF;
+	autofd int dir = -EBADF;
+	char path[GUEST_PATH_MAX];
+
+	guest_path(id, path);
+	dir = openat(s->run_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (dir < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	/* Through our own descriptor: a socket's address has room for 107 characters only. */
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/control", dir);
+	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	if (sock < 0)
+		return -errno;
+	if (connect(sock, (struct sockaddr *)&address, sizeof(address)) < 0)
+		return errno == ENOENT || errno == ECONNREFUSED ? -ESRCH : -errno;
+	*out = steal_fd(&sock);
+	return 0;
+}
+
 int guest_lock(struct state *s, const char *id, int *lock_fd, struct error *err)
 {
-	char control[GUEST_PATH_MAX + 8];
 	int rc;
 
-	snprintf(control, sizeof(control), "guests/%s/control", id);
-	/* Whoever holds it without a control socket is not running the guest but starting it or
-	 * tidying up after it, and soon done. */
+	/* Whoever holds it and does not answer is not running the guest but starting it, ending, or
+	 * tidying up, and soon done. */
 	for (int tries = 0; tries < 400; tries++) {
+		autofd int monitor = -EBADF;
+
 		rc = try_lock(s, id, lock_fd, err);
-		if (rc != -EBUSY || faccessat(s->run_fd, control, F_OK, 0) == 0)
+		if (rc != -EBUSY || connect_control(s, id, &monitor) == 0)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = 5000000}, NULL);
 	}
@@ -73,28 +96,15 @@ void guest_unlock(struct state *s, const char *id, int *lock_fd)
 
 int guest_connect(struct state *s, const struct guest *g, int *out, struct error *err)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	autofd int sock = -EBADF;
-	autofd int dir = -EBADF;
-	char path[GUEST_PATH_MAX];
+	int rc = connect_control(s, g->id, out);
 
-	guest_path(g->id, path);
-	dir = openat(s->run_fd, path, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	/* Through our own descriptor: a socket's address has room for 107 characters only. */
-	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/control", dir);
-	sock = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (sock < 0)
-		return error_sys(err, errno, "make a socket");
-	if (dir < 0 || connect(sock, (struct sockaddr *)&address, sizeof(address)) < 0) {
-		if (dir < 0 || errno == ENOENT || errno == ECONNREFUSED) {
-			error_set(err, ESRCH, "guest '%s' is not running", g->name);
-			error_hint(err, "lodge start %s", g->name);
-			return -ESRCH;
-		}
-		return error_sys(err, errno, "connect to the monitor of guest '%s'", g->name);
+	if (rc == -ESRCH) {
+		error_set(err, ESRCH, "guest '%s' is not running", g->name);
+		error_hint(err, "lodge start %s", g->name);
+	} else if (rc < 0) {
+		error_sys(err, -rc, "connect to the monitor of guest '%s'", g->name);
 	}
-	*out = steal_fd(&sock);
-	return 0;
+	return rc;
 }
 
 void guest_remove_files(struct state *s, const char *id)

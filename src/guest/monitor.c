@@ -315,7 +315,12 @@ static void on_drop_timer(void *data)
 {
 	struct monitor *m = data;
 
-	console_drop_clients(m);
+	watch_free(steal_ptr(&m->kill_timer));
+	/* Its end can take a while: the kernel waits until every process in the namespace has been
+	 * reaped, also those whose parents are elsewhere. */
+	if (!m->exited)
+		loop_add_timer(m->loop, 1000, on_drop_timer, m, &m->kill_timer, NULL);
+	console_drop_slow_clients(m);
 	monitor_check_end(m);
 }
 
@@ -355,7 +360,7 @@ void monitor_stop(struct monitor *m, int timeout_s)
 {
 	if (m->exited && m->container.pidfd >= 0) {
 		/* Only a client that does not read keeps us. */
-		console_drop_clients(m);
+		console_drop_slow_clients(m);
 		monitor_check_end(m);
 		return;
 	}

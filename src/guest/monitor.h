@@ -85,6 +85,8 @@ int console_add_client(struct monitor *m, int fd, struct client **client, struct
 void console_broadcast(struct monitor *m, enum control_type type, const void *data, size_t size);
 void console_flush(struct monitor *m);
 void console_drop_clients(struct monitor *m);
+/* Those that the guest's output waits for. */
+void console_drop_slow_clients(struct monitor *m);
 
 /* monitor.c: what clients ask for. */
 void monitor_signal(struct monitor *m, int signo);
