@@ -3,12 +3,14 @@
 import os
 import pathlib
 import re
+import shutil
+import signal
 import time
 
 import pytest
 
 from guests import (assert_nothing_left, init_pid, inspect, run_bytes, start_system)
-from runner import wait_until
+from runner import PAYLOAD, processes_of, wait_until
 
 NAMESPACES = ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"]
 
@@ -246,6 +248,77 @@ def test_executable_of_lodge_can_not_be_written(system, lodge):
     """A process that joins has /proc/PID/exe for a moment (CVE-2019-5736)."""
     lodge("exec", "system", "/proc/self/exe", "version", status=None)
     assert system("for i in 1 2 3; do echo x > /proc/1/exe; done", status=1)
+
+
+@pytest.mark.parametrize("file", ["passwd", "group"])
+def test_guest_can_not_hang_its_host(lodge, tiny_image, file):
+    """What is read in its root may be anything: here nobody ever writes to it."""
+    lodge("create", "--name", "g", "tiny", "sh", "-c",
+          f"[ -p /etc/{file} ] || {{ rm /etc/{file}; mkfifo /etc/{file}; }}; exec payload forever")
+    lodge("start", "g")
+    wait_until(lambda: lodge("exec", "g", "true", status=None, timeout=5).status == 0, "the guest")
+    lodge("exec", "g", "true", status=None, timeout=5)
+    lodge("stop", "-t", "0", "g", timeout=5)
+    try:
+        lodge("start", "g", status=None, timeout=3)
+    finally:
+        for pid in processes_of(lodge.dir):
+            os.kill(pid, signal.SIGKILL)
+        lodge("rm", "-f", "g", timeout=5)
+
+
+def test_endless_passwd_file(lodge, tiny_image):
+    lodge("create", "--name", "g", "tiny", "sh", "-c",
+          "rm /etc/passwd; ln -s /dev/zero /etc/passwd; truncate -s 8G /etc/group")
+    lodge("start", "-a", "g")
+    lodge("start", "-a", "g", status=None, timeout=10)
+
+
+@pytest.mark.parametrize("script", [
+    "rm -rf /run && ln -s /proc/self/fd/7 /run", "rm -rf /root /home; ln -s / /root",
+    "rm -rf /bin/sh; mkfifo /bin/sh", "rm -rf /tmp; ln -s /dev/shm /tmp", "chmod 0 / /bin /etc"])
+def test_guest_that_breaks_its_own_root_can_still_be_removed(lodge, tiny_image, script):
+    lodge("create", "--name", "g", "tiny", "sh", "-c", script)
+    lodge("start", "-a", "g", status=None, timeout=10)
+    lodge("start", "-a", "g", status=None, timeout=10)
+    lodge("rm", "g", timeout=10)
+    assert_nothing_left(lodge)
+
+
+@pytest.mark.parametrize("links", [
+    {"proc": "../../../../{host}"}, {"dev": "{host}"}, {"sys": "/proc/self/cwd/../..{host}"}])
+def test_mount_points_that_are_links_do_not_lead_out(lodge, tiny_image, tmp_path, links):
+    """An image can be anybody's."""
+    tree, host = tmp_path / "tree", tmp_path / "host"
+    (tree / "bin").mkdir(parents=True)
+    host.mkdir()
+    shutil.copy(PAYLOAD, tree / "bin" / "payload")
+    for name, target in links.items():
+        (tree / name).symlink_to(target.format(host=host))
+    lodge("image", "import", "evil", tree)
+    result = lodge("run", "--rm", "evil", "payload", "echo", "x", status=None)
+    assert result.status in (0, 125)
+    assert list(host.iterdir()) == [] and not os.path.ismount(host)
+    assert_nothing_left(lodge)
+
+
+def test_image_without_any_directory(lodge, tiny_image, tmp_path):
+    """Mount points are made where they are missing, also under a read-only root."""
+    (tmp_path / "payload").write_bytes(PAYLOAD.read_bytes())
+    (tmp_path / "payload").chmod(0o755)
+    lodge("image", "import", "bare", tmp_path)
+    for options in ([], ["--read-only"]):
+        assert lodge("run", "--rm", *options, "bare", "/payload", "echo", "x").stdout == "x\n"
+
+
+def test_control_groups_of_a_system_are_removed_however_many(lodge, tiny_image, tmp_path):
+    name = start_system(lodge, tmp_path)
+    lodge("exec", name, "sh", "-c",
+          "cd /sys/fs/cgroup && for i in $(seq 300); do mkdir g$i; done; "
+          "for i in $(seq 25); do mkdir d && cd d; done; echo 1 > cgroup.freeze", status=None)
+    lodge("stop", "-t", "0", name, timeout=20)
+    lodge("rm", name)
+    assert_nothing_left(lodge)
 
 
 # ---- limits ----

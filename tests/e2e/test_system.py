@@ -193,7 +193,6 @@ def test_stop_is_clean_and_quick(lodge, debian_image):
     assert "corrupted or uncleanly" not in journal
 
 
-@pytest.mark.xfail(strict=True, reason="a signal before the init handles it is lost")
 def test_stop_right_after_the_start(lodge, debian_image):
     """The init may not have its signal handlers yet."""
     for _ in range(2):
