@@ -169,11 +169,11 @@ static void movdir64b(struct vcpu *cpu, const struct insn *insn)
 	uint64_t to = reg_read(cpu, insn->operands[0].reg, insn->addrsize);
 	uint8_t data[64];
 
+	lin_read(cpu, seg_linear(cpu, insn->seg, insn_offset(cpu), 64, false), data, 64,
+		 mmu_data_access(cpu, false));
 	to = seg_linear(cpu, SEG_ES, to, 64, true);
 	if (to & 63)
 		raise_gp(cpu);
-	lin_read(cpu, seg_linear(cpu, insn->seg, insn_offset(cpu), 64, false), data, 64,
-		 mmu_data_access(cpu, false));
 	lin_write(cpu, to, data, 64, mmu_data_access(cpu, true));
 }
 

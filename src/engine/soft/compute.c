@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+enum { XSAVE_LEGACY = 512 };
+
 static bool is_vector(const struct insn *insn)
 {
 	switch (insn_class(insn)) {
@@ -32,6 +34,12 @@ static _Noreturn void host_fault(struct vcpu *cpu, int trap)
 	raise_ud(cpu);
 }
 
+/* FSW.ES: an unmasked exception waits. */
+static bool x87_exception(const struct vcpu *cpu)
+{
+	return (cpu->s.xsave[512] & XCR0_X87) && (cpu->s.xsave[2] & 0x80);
+}
+
 /* "The last non-control instruction" and its operand (SDM volume 1, 8.1.8). The host's own
  * pointers must never be seen by the guest. */
 static void x87_pointers(struct vcpu *cpu, uint64_t lin_offset)
@@ -49,11 +57,19 @@ static void x87_pointers(struct vcpu *cpu, uint64_t lin_offset)
 	case OP_FNSAVE:
 	case OP_FRSTOR:
 	case OP_FWAIT:
+	case OP_FNENI:
+	case OP_FNDISI:
+	case OP_FNSETPM:
 		return;
 	}
 	memcpy(cpu->s.xsave + 8, &cpu->s.rip, 8);
-	if (insn->has_mem)
+	if (insn->has_mem && (!cpu->vm->fdp_on_exception || x87_exception(cpu)))
 		memcpy(cpu->s.xsave + 16, &lin_offset, 8);
+	if (insn->has_mem && x87_exception(cpu)) {
+		/* The host saw the thunk's ModRM. */
+		cpu->s.xsave[6] = insn->modrm;
+		cpu->s.xsave[7] = insn->opcode & 7;
+	}
 }
 
 static void run(struct vcpu *cpu, void *memory, bool lock)
@@ -95,12 +111,15 @@ static void exec_memory(struct vcpu *cpu, const struct insn *insn)
 	unsigned int size = memory_size(cpu, insn);
 	bool locked = (insn->prefixes & PREFIX_LOCK) || insn->op == OP_XCHG;
 	uint64_t offset = insn_offset(cpu);
-	uint64_t lin = seg_linear(cpu, insn->seg, offset, size, insn->mem_written);
+	uint64_t lin;
 	struct mem_ref ref;
 
-	if ((insn->desc->attrs & OPC_ALIGNED) && (lin & (size - 1)))
+	/* Before the address itself is checked. */
+	if ((insn->desc->attrs & OPC_ALIGNED) &&
+	    ((offset + (cpu->bits == 64 && insn->seg < SEG_FS ? 0 : cpu->s.segs[insn->seg].base)) &
+	     (size - 1)))
 		raise_gp(cpu);
-	insn_linear(cpu, size, insn->mem_written);
+	lin = insn_linear(cpu, size, insn->mem_written);
 	mem_open(cpu, lin, size, mmu_data_access(cpu, insn->mem_written), &ref);
 	if (locked) {
 		void *host = ref_host(&ref);
@@ -122,47 +141,142 @@ static void exec_memory(struct vcpu *cpu, const struct insn *insn)
 		x87_pointers(cpu, offset);
 }
 
+/*
+ * x87 stores: an unmasked exception other than that of precision keeps them from storing, so that
+ * not even the address is looked at. Whether something was stored shows when the instruction is run
+ * over two different patterns.
+ */
+static void x87_store(struct vcpu *cpu, const struct insn *insn)
+{
+	uint8_t *buffer = native_buffer(cpu->native), before[XSAVE_LEGACY], after[XSAVE_LEGACY];
+	uint8_t data[16], in_use = cpu->s.xsave[512], now_in_use;
+	unsigned int size = insn->mem_size;
+	uint64_t offset = insn_offset(cpu);
+	bool stored = true;
+
+	memcpy(before, cpu->s.xsave, sizeof(before));
+	memset(buffer, 0x00, size);
+	run(cpu, NULL, false);
+	memcpy(after, cpu->s.xsave, sizeof(after));
+	now_in_use = cpu->s.xsave[512];
+	memcpy(data, buffer, size);
+	if (x87_exception(cpu)) {
+		memcpy(cpu->s.xsave, before, sizeof(before));
+		cpu->s.xsave[512] = in_use;
+		memset(buffer, 0xff, size);
+		run(cpu, NULL, false);
+		stored = !memcmp(data, buffer, size);
+	}
+	/* Storing may fault, and then nothing has happened. */
+	memcpy(cpu->s.xsave, before, sizeof(before));
+	cpu->s.xsave[512] = in_use;
+	if (stored)
+		lin_write(cpu, insn_linear(cpu, size, true), data, size,
+			  mmu_data_access(cpu, true));
+	memcpy(cpu->s.xsave, after, sizeof(after));
+	cpu->s.xsave[512] = now_in_use;
+	x87_pointers(cpu, offset);
+}
+
+static bool is_x87_store(const struct insn *insn)
+{
+	switch (insn->op) {
+	case OP_FST:
+	case OP_FSTP:
+	case OP_FIST:
+	case OP_FISTP:
+	case OP_FISTTP:
+	case OP_FBSTP:
+		return insn->has_mem;
+	default:
+		return false;
+	}
+}
+
+/* As all MMX instructions leave it: TOP is 0, all registers are valid. The image has the registers
+ * relative to TOP. */
+static void enter_mmx(struct vcpu *cpu)
+{
+	unsigned int top = (unsigned int)(cpu->s.xsave[3] >> 3) & 7;
+	uint8_t st[128];
+
+	memcpy(st, cpu->s.xsave + 32, 128);
+	for (unsigned int i = 0; i < 8; i++)
+		memcpy(cpu->s.xsave + 32 + 16 * ((i + top) & 7), st + 16 * i, 16);
+	cpu->s.xsave[3] &= (uint8_t)~0x38;
+	cpu->s.xsave[4] = 0xff;
+	cpu->s.xsave[512] |= XCR0_X87;
+}
+
 /* MASKMOVQ, MASKMOVDQU: bytes of the first operand whose mask byte has its top bit set. */
 static void maskmov(struct vcpu *cpu, const struct insn *insn)
 {
 	bool mmx = insn_class(insn) == INSN_MMX;
-	unsigned int size = mmx ? 8 : 16, top = (unsigned int)(cpu->s.xsave[3] >> 3) & 7;
-	uint64_t offset = insn_offset(cpu);
-	uint8_t data[16], mask[16];
+	unsigned int size = mmx ? 8 : 16;
+	enum access access = mmu_data_access(cpu, true);
+	uint64_t lin = seg_linear(cpu, insn->seg, insn_offset(cpu), size, true);
+	uint8_t data[16] = {0}, mask[16] = {0};
 
 	if (mmx) {
-		/* MMX registers are the x87 registers by their physical number. */
-		for (unsigned int i = 0; i < 2; i++) {
-			unsigned int reg = i ? insn_rm(insn) & 7 : insn_reg(insn) & 7;
-			unsigned int st = (reg - top) & 7;
+		unsigned int top = (unsigned int)(cpu->s.xsave[3] >> 3) & 7;
 
-			memcpy(i ? mask : data, cpu->s.xsave + 32 + 16 * st, 8);
+		if (cpu->s.xsave[512] & XCR0_X87) {
+			memcpy(data, cpu->s.xsave + 32 + 16 * ((insn_reg(insn) - top) & 7), 8);
+			memcpy(mask, cpu->s.xsave + 32 + 16 * ((insn_rm(insn) - top) & 7), 8);
 		}
-	} else {
-		bool used = cpu->s.xsave[512] & XCR0_SSE;
-
-		memset(data, 0, sizeof(data));
-		memset(mask, 0, sizeof(mask));
-		if (used) {
-			memcpy(data, cpu->s.xsave + 160 + 16 * insn_reg(insn), 16);
-			memcpy(mask, cpu->s.xsave + 160 + 16 * insn_rm(insn), 16);
-		}
+	} else if (cpu->s.xsave[512] & XCR0_SSE) {
+		memcpy(data, cpu->s.xsave + 160 + 16 * insn_reg(insn), 16);
+		memcpy(mask, cpu->s.xsave + 160 + 16 * insn_rm(insn), 16);
 	}
-	for (unsigned int i = 0; i < size; i++) {
-		uint64_t at = offset + i;
+	/* Faults are checked by halves of 8 bytes, the upper one first. */
+	for (unsigned int half = size; half > 0;) {
+		bool wanted = false;
+		struct mem_ref ref;
 
-		if (!(mask[i] & 0x80))
-			continue;
-		if (insn->addrsize < 8)
-			at &= (1ull << 8 * insn->addrsize) - 1;
-		lin_write(cpu, seg_linear(cpu, insn->seg, at, 1, true), &data[i], 1,
-			  mmu_data_access(cpu, true));
+		half -= 8;
+		for (unsigned int i = half; i < half + 8; i++)
+			wanted |= mask[i] & 0x80;
+		if (wanted)
+			mem_open(cpu, lin + half, 8, access, &ref);
+	}
+	for (unsigned int i = 0; i < size; i++)
+		if (mask[i] & 0x80)
+			lin_write(cpu, lin + i, &data[i], 1, access);
+	if (mmx)
+		enter_mmx(cpu);
+}
+
+/* All of these but the "no-wait" ones look for a pending exception before anything else. */
+static void check_pending(struct vcpu *cpu, const struct insn *insn)
+{
+	switch (insn->op) {
+	case OP_FNINIT:
+	case OP_FNCLEX:
+	case OP_FNSTSW:
+	case OP_FNSTCW:
+	case OP_FNSTENV:
+	case OP_FNSAVE:
+	case OP_FNENI:
+	case OP_FNDISI:
+	case OP_FNSETPM:
+		return;
+	case OP_CVTPI2PD:
+		/* From memory it has nothing to do with MMX. */
+		if (insn->has_mem)
+			return;
+		/* fall through */
+	default:
+		if (x87_exception(cpu))
+			raise_exception(cpu, EXC_MF);
 	}
 }
 
 void exec_compute(struct vcpu *cpu)
 {
 	const struct insn *insn = cpu->insn;
+
+	if (insn_class(insn) == INSN_X87 || insn_class(insn) == INSN_MMX)
+		check_pending(cpu, insn);
 
 	switch (insn->op) {
 	case OP_MASKMOVQ:
@@ -181,6 +295,10 @@ void exec_compute(struct vcpu *cpu)
 	    ((insn->encoding == ENC_EVEX && insn->evex_aaa) || insn->op == OP_VMASKMOVPS ||
 	     insn->op == OP_VMASKMOVPD || insn->op == OP_VPMASKMOVD || insn->op == OP_VPMASKMOVQ)) {
 		exec_masked(cpu);
+		return;
+	}
+	if (is_x87_store(insn)) {
+		x87_store(cpu, insn);
 		return;
 	}
 	if (insn->has_mem && (insn->mem_read || insn->mem_written)) {

@@ -166,10 +166,14 @@ static void leave(struct vcpu *cpu, unsigned int size)
 
 static void call(struct vcpu *cpu, uint64_t target, unsigned int size)
 {
-	uint64_t back = cpu->next_rip;
+	uint64_t back = cpu->next_rip, old = cpu->s.regs[REG_RSP], sp;
 
-	branch(cpu, target, size);
+	/* The return address is written even where the target turns out to be none. */
 	push(cpu, size, back);
+	sp = cpu->s.regs[REG_RSP];
+	cpu->s.regs[REG_RSP] = old;
+	branch(cpu, target, size);
+	cpu->s.regs[REG_RSP] = sp;
 }
 
 static void loop(struct vcpu *cpu, const struct insn *insn)

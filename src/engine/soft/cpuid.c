@@ -205,6 +205,8 @@ void vm_read_cpuid(struct vm *vm)
 	vm->phys_bits = l ? l->eax & 0xff : 36;
 	if (vm->phys_bits < 32 || vm->phys_bits > 52)
 		vm->phys_bits = 36;
+	l = find(vm, 7, 0);
+	vm->fdp_on_exception = l && (l->ebx >> 6 & 1);
 	l = find(vm, 0xd, 0);
 	vm->xcr0_mask = l ? l->eax & 0x2e7 : 3;
 }

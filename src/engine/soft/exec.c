@@ -349,6 +349,7 @@ void insn_step(struct vcpu *cpu)
 	const struct insn *insn;
 
 	cpu->pending_db = 0;
+	cpu->resumed = cpu->repeat;
 	cpu->shadow_next = cpu->repeat = cpu->keep_rf = cpu->skip_trap = false;
 	if (cpu->debug_points)
 		check_break_points(cpu);

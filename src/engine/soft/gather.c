@@ -74,16 +74,6 @@ static void mask_set(struct vcpu *cpu, unsigned int k, uint64_t value)
 	memcpy(cpu->s.xsave + 1088 + 8 * k, &value, 8);
 }
 
-static void run_native(struct vcpu *cpu)
-{
-	int trap = native_run(cpu, NULL, false, true);
-
-	if (trap == EXC_XM && (cpu->s.cr4 & CR4_OSXMMEXCPT))
-		raise_exception(cpu, EXC_XM);
-	if (trap != TRAP_NONE)
-		raise_ud(cpu);
-}
-
 /* ---- Accesses under a mask ---- */
 
 /* Whether a page may be accessed; nothing is raised. */
@@ -104,27 +94,53 @@ static bool can_access(struct vcpu *cpu, uint64_t lin, enum access access)
 	return ok;
 }
 
+/* The linear address of the operand; `ok`: canonical, within the segment. Nothing is raised. */
+static uint64_t masked_linear(struct vcpu *cpu, const struct insn *insn, unsigned int size,
+			      bool *ok)
+{
+	uint64_t lin = insn_offset(cpu);
+
+	*ok = true;
+	if (cpu->bits != 64)
+		return seg_linear(cpu, insn->seg, lin, size, insn->mem_written);
+	if (insn->seg >= SEG_FS)
+		lin += cpu->s.segs[insn->seg].base;
+	*ok = is_canonical(lin) && is_canonical(lin + size - 1);
+	return lin;
+}
+
+static _Noreturn void masked_trap(struct vcpu *cpu, int trap)
+{
+	if (trap == EXC_XM && (cpu->s.cr4 & CR4_OSXMMEXCPT))
+		raise_exception(cpu, EXC_XM);
+	if (trap == EXC_GP)
+		raise_gp(cpu); /* alignment */
+	raise_ud(cpu);
+}
+
 /*
  * A load that is masked off in part: which bytes it needs, the host's own instruction says. Where a
  * page of the guest's can't be read, the instruction runs over a page of ours that can't be
- * either; if it faults, so does the guest.
+ * either; if it faults, so does the guest. The operand is aligned as the guest's.
  */
-static void masked_load(struct vcpu *cpu, const struct insn *insn, uint64_t lin, unsigned int size)
+static void masked_load(struct vcpu *cpu, const struct insn *insn, unsigned int size)
 {
+	bool canonical, ok[2] = {false, false};
+	uint64_t lin = masked_linear(cpu, insn, size, &canonical);
 	unsigned int first = PAGE_BYTES - (lin & PAGE_MASK), at = lin & PAGE_MASK;
 	enum access access = mmu_data_access(cpu, false);
 	uint8_t *guard = native_guard(cpu->native), *operand;
-	bool ok[2];
 	int trap;
 
-	(void)insn;
 	if (first > size)
 		first = size;
-	ok[0] = can_access(cpu, lin, access);
-	ok[1] = first == size ? ok[0] : can_access(cpu, lin + first, access);
+	if (canonical) {
+		ok[0] = can_access(cpu, lin, access);
+		ok[1] = first == size ? ok[0] : can_access(cpu, lin + first, access);
+	}
 	/* Pages of the guard: none, readable, none, none. */
 	if (ok[0] && ok[1] && first < size) {
-		operand = native_buffer(cpu->native);
+		operand = (uint8_t *)native_buffer(cpu->native) + (lin & 63);
 		lin_read(cpu, lin, operand, size, access);
 	} else if (ok[0]) {
 		operand = guard + PAGE_BYTES + at;
@@ -137,29 +153,39 @@ static void masked_load(struct vcpu *cpu, const struct insn *insn, uint64_t lin,
 	}
 	trap = native_run(cpu, operand, false, true);
 	if (trap == EXC_PF) {
-		mmu_translate(cpu, ok[0] ? lin + first : lin, access);
+		uint64_t byte = native_fault_address(cpu->native) - (uintptr_t)operand;
+
+		if (!canonical)
+			seg_linear(cpu, insn->seg, insn_offset(cpu), size, false);
+		/* The address is that of the first element that was wanted. */
+		if (byte >= size)
+			byte = ok[0] ? first : 0;
+		mmu_translate(cpu, lin + byte, access);
 		/* Another processor has just mapped it: once more. */
 		cpu->next_rip = cpu->s.rip;
 		return;
 	}
-	if (trap == EXC_XM && (cpu->s.cr4 & CR4_OSXMMEXCPT))
-		raise_exception(cpu, EXC_XM);
 	if (trap != TRAP_NONE)
-		raise_ud(cpu);
+		masked_trap(cpu, trap);
 }
 
 /* A store that is masked off in part: run over two different patterns, it leaves equal what it
  * writes. Only those bytes are written, and can fault. */
-static void masked_store(struct vcpu *cpu, const struct insn *insn, uint64_t lin, unsigned int size)
+static void masked_store(struct vcpu *cpu, const struct insn *insn, unsigned int size)
 {
-	uint8_t *buffer = native_buffer(cpu->native), once[64];
+	bool canonical;
+	uint64_t lin = masked_linear(cpu, insn, size, &canonical);
+	uint8_t *buffer = (uint8_t *)native_buffer(cpu->native) + (lin & 63), once[64];
+	int trap;
 
-	(void)insn;
-	memset(buffer, 0x00, 64);
-	run_native(cpu);
-	memcpy(once, buffer, 64);
-	memset(buffer, 0xff, 64);
-	run_native(cpu);
+	for (unsigned int i = 0; i < 2; i++) {
+		if (i == 1)
+			memcpy(once, buffer, 64);
+		memset(buffer, i ? 0xff : 0x00, 64);
+		trap = native_run(cpu, buffer, false, true);
+		if (trap != TRAP_NONE)
+			masked_trap(cpu, trap);
+	}
 	for (unsigned int pass = 0; pass < 2; pass++) {
 		for (unsigned int i = 0; i < size;) {
 			unsigned int n = 0;
@@ -167,6 +193,8 @@ static void masked_store(struct vcpu *cpu, const struct insn *insn, uint64_t lin
 
 			while (i + n < size && once[i + n] == buffer[i + n])
 				n++;
+			if (n && !canonical)
+				seg_linear(cpu, insn->seg, insn_offset(cpu), size, true);
 			if (n) {
 				mem_open(cpu, lin + i, n, mmu_data_access(cpu, true), &ref);
 				if (pass == 1)
@@ -181,17 +209,13 @@ void exec_masked(struct vcpu *cpu)
 {
 	const struct insn *insn = cpu->insn;
 	unsigned int size = insn->mem_size;
-	uint64_t lin;
 
 	if (size == 0 || size > 64)
 		raise_ud(cpu);
-	lin = seg_linear(cpu, insn->seg, insn_offset(cpu), size, insn->mem_written);
-	if ((insn->desc->attrs & OPC_ALIGNED) && (lin & (size - 1)))
-		raise_gp(cpu);
 	if (insn->mem_written)
-		masked_store(cpu, insn, lin, size);
+		masked_store(cpu, insn, size);
 	else
-		masked_load(cpu, insn, lin, size);
+		masked_load(cpu, insn, size);
 }
 
 /* ---- Gathers and scatters ---- */
@@ -219,19 +243,27 @@ void exec_gather(struct vcpu *cpu)
 	bool evex = insn->encoding == ENC_EVEX, scatter = insn->mem_written;
 	uint8_t data[64], indices[64], vex_mask[64];
 	unsigned int reg = insn_reg(insn);
+	unsigned int bytes = insn_vector_bytes(insn);
 	uint64_t mask = 0;
 
 	wider = index_size > element ? index_size : element;
-	n = insn_vector_bytes(insn) / wider;
+	n = bytes / wider;
 	vector_get(cpu, reg, data);
 	vector_get(cpu, insn->index, indices);
 	if (evex) {
 		mask = mask_get(cpu, insn->evex_aaa);
 	} else {
 		vector_get(cpu, insn->vvvv, vex_mask);
-		for (unsigned int i = 0; i < n; i++)
-			if (vex_mask[(i + 1) * element - 1] & 0x80)
-				mask |= 1ull << i;
+		/* Its elements are made of zeros or ones before the first access, also those that
+		 * have no index, and what lies above is cleared. */
+		for (unsigned int i = 0; i < bytes / element; i++) {
+			bool on = vex_mask[(i + 1) * element - 1] & 0x80;
+
+			mask |= (uint64_t)on << i;
+			memset(vex_mask + i * element, on ? 0xff : 0, element);
+		}
+		memset(vex_mask + bytes, 0, 64 - bytes);
+		vector_set(cpu, insn->vvvv, vex_mask);
 	}
 	for (unsigned int i = 0; i < n; i++) {
 		uint64_t at = (uint64_t)insn->disp;
@@ -250,8 +282,10 @@ void exec_gather(struct vcpu *cpu)
 			lin_read(cpu, seg_linear(cpu, insn->seg, at, element, false),
 				 data + i * element, element, mmu_data_access(cpu, false));
 		/* Each element is done for good, should the next one fault. */
-		if (!scatter)
+		if (!scatter) {
+			memset(data + bytes, 0, 64 - bytes);
 			vector_set(cpu, reg, data);
+		}
 		if (evex) {
 			mask_set(cpu, insn->evex_aaa, mask & ~((2ull << i) - 1));
 		} else {

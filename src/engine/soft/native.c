@@ -264,17 +264,18 @@ static bool rename_stack(uint8_t *thunk, unsigned int length, unsigned int modrm
 
 	if (decode_insn(&insn, thunk, length, INSN_MODE_64) != DECODE_OK)
 		return false;
-	if (insn_reg(&insn) == REG_RSP) {
+	/* EVEX has bits for registers above 15, which general registers have no use for. */
+	if ((insn_reg(&insn) & 15) == REG_RSP) {
 		field[n] = &thunk[modrm_at];
 		mask[n] = 0x38;
 		value[n++] = (uint8_t)(to << 3);
 	}
-	if (insn_mod(&insn) == 3 && insn_rm(&insn) == REG_RSP) {
+	if (insn_mod(&insn) == 3 && (insn_rm(&insn) & 15) == REG_RSP) {
 		field[n] = &thunk[modrm_at];
 		mask[n] = 7;
 		value[n++] = (uint8_t)to;
 	}
-	if (encoding != ENC_LEGACY && insn.vvvv == REG_RSP) {
+	if (encoding != ENC_LEGACY && (insn.vvvv & 15) == REG_RSP) {
 		field[n] = &thunk[2];
 		mask[n] = 0x78;
 		value[n++] = (uint8_t)((~to & 15) << 3);
@@ -361,6 +362,11 @@ static const struct thunk_info *find_thunk(struct vcpu *cpu, bool lock, unsigned
 	memcpy(native->writable + *slot * THUNK_BYTES, code, info.length + 1u);
 	serialize();
 	return &native->info[*slot];
+}
+
+uint64_t native_fault_address(const struct native *native)
+{
+	return native->frame.window.address;
 }
 
 void *native_guard(struct native *native)

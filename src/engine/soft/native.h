@@ -29,3 +29,6 @@ void *native_buffer(struct native *native);
 
 /* Four pages of which only the second is accessible. */
 void *native_guard(struct native *native);
+
+/* Where the page fault was that native_run() returned. */
+uint64_t native_fault_address(const struct native *native);

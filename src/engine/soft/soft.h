@@ -183,6 +183,7 @@ struct vm {
 	unsigned int n_ranges;
 	unsigned int phys_bits;
 	uint64_t features;            /* CPU_BIT()s of what CPUID offers */
+	bool fdp_on_exception;        /* CPUID: the x87 data pointer changes only with exceptions */
 	uint64_t xcr0_mask;           /* the bits of XCR0 that may be set */
 	pthread_mutex_t split_lock;   /* held by locked accesses that no host instruction can do */
 	pthread_mutex_t ranges_lock;  /* vm_dirty_get() against changes of ranges */
@@ -229,10 +230,12 @@ struct vcpu {
 	const struct insn *insn;
 	const uint8_t *insn_bytes;
 	uint64_t next_rip;
-	bool shadow_next; /* it was STI, MOV SS or POP SS */
-	bool repeat;      /* a REP instruction that goes on: rip stays */
-	bool skip_trap;   /* it was INT n, which takes no single-step trap */
-	bool keep_rf;     /* it loaded RF itself: IRET, a task switch */
+	bool shadow_next;      /* it was STI, MOV SS or POP SS */
+	bool repeat;           /* a REP instruction that goes on: rip stays */
+	bool resumed;          /* the REP instruction went on already at the last step, ... */
+	uint64_t repeat_flags; /* ... and these were the flags before it */
+	bool skip_trap;        /* it was INT n, which takes no single-step trap */
+	bool keep_rf;          /* it loaded RF itself: IRET, a task switch */
 
 	/* The exception under way, for raise_exception(). */
 	struct {

@@ -78,8 +78,9 @@ static void iterate(struct vcpu *cpu, const struct insn *insn, unsigned int size
 		advance(cpu, REG_RSI, size);
 		break;
 	case OP_CMPS:
-		a = load(cpu, insn->seg, REG_RSI, size);
-		compare(cpu, a, load(cpu, SEG_ES, REG_RDI, size), size);
+		/* Which one faults first is how processors do it. */
+		a = load(cpu, SEG_ES, REG_RDI, size);
+		compare(cpu, load(cpu, insn->seg, REG_RSI, size), a, size);
 		advance(cpu, REG_RSI, size);
 		advance(cpu, REG_RDI, size);
 		break;
@@ -116,10 +117,13 @@ static bool ends_repeat(struct vcpu *cpu, const struct insn *insn)
 
 static void string(struct vcpu *cpu, const struct insn *insn, unsigned int size)
 {
+	uint64_t flags = cpu->resumed ? cpu->repeat_flags : cpu->s.rflags;
+
 	if (!insn_repeats(insn)) {
 		iterate(cpu, insn, size);
 		return;
 	}
+	/* A fault leaves the flags as they were before (SDM volume 2B, "REP"). */
 	for (unsigned int n = 0;; n++) {
 		uint64_t count = count_read(cpu, REG_RCX);
 
@@ -129,8 +133,10 @@ static void string(struct vcpu *cpu, const struct insn *insn, unsigned int size)
 		    (n && ((cpu->s.rflags & FLAG_TF) || atomic_load(&cpu->requests)))) {
 			cpu->next_rip = cpu->s.rip;
 			cpu->repeat = true;
+			cpu->repeat_flags = flags;
 			return;
 		}
+		cpu->s.rflags = flags;
 		iterate(cpu, insn, size);
 		count_write(cpu, REG_RCX, count - 1);
 		if (ends_repeat(cpu, insn))

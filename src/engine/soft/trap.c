@@ -22,6 +22,7 @@ static void on_signal(int signo, siginfo_t *info, void *context)
 
 	if (w && rip >= (uintptr_t)w->code && rip < (uintptr_t)w->end) {
 		w->trap = (int)uc->uc_mcontext.gregs[REG_TRAPNO];
+		w->address = (uint64_t)uc->uc_mcontext.gregs[REG_CR2];
 		uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)w->end;
 		return;
 	}

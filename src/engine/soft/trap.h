@@ -12,6 +12,7 @@ enum { TRAP_NONE = -1 };
 struct trap_window {
 	const uint8_t *code, *end; /* a fault in [code, end) goes on at end */
 	volatile int trap;         /* the exception's number, or TRAP_NONE */
+	volatile uint64_t address; /* of a page fault */
 };
 
 /* Installs the handlers of this process, once; they pass on what is not ours. */
