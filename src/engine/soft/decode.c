@@ -144,8 +144,7 @@ static enum decode_result read_vex(struct insn *insn, struct reader *r, bool thr
 	if (long_mode && !(b0 & 0x80))
 		insn->rex |= REX_R;
 	insn->encoding = three ? ENC_VEX3 : ENC_VEX2;
-	/* Outside 64-bit mode the highest bit of vvvv is ignored (SDM 2.3.5.6). */
-	insn->vvvv = (~b1 >> 3 & 15) & (long_mode ? 15 : 7);
+	insn->vvvv = ~b1 >> 3 & 15;
 	insn->vex_l = b1 >> 2 & 1;
 	r->pp = b1 & 3;
 	insn->opcode = take(r, 1);
@@ -179,7 +178,6 @@ static enum decode_result read_evex(struct insn *insn, struct reader *r, enum in
 			     (p0 & 0x20 ? 0 : REX_B) | (p0 & 0x10 ? 0 : REX_R2);
 		insn->vvvv |= p2 & 0x08 ? 0 : 16;
 	} else {
-		insn->vvvv &= 7;
 		if (!(p2 & 0x08))
 			return DECODE_INVALID;
 	}
@@ -290,6 +288,7 @@ static inline unsigned type_size(const struct insn *insn, unsigned type, bool me
 	case TYPE_Z:
 		return insn->opsize == 2 ? 2 : 4;
 	case TYPE_Y:
+	case TYPE_YD:
 		return long_mode && insn->rex & REX_W ? 8 : 4;
 	case TYPE_YY:
 		return long_mode ? 8 : 4;
@@ -428,6 +427,9 @@ static inline void gpr_operand(struct insn *insn, struct insn_operand *operand, 
 {
 	unsigned size = type_size(insn, type, false), mask;
 
+	/* Two sizes only, whatever the prefixes: then that is the operand size. */
+	if (type == TYPE_Y || type == TYPE_YY)
+		insn->opsize = size;
 	operand->kind = OPERAND_GPR;
 	operand->log2_size = log2_size(size);
 	if (size == 1 && reg >= 4 && reg < 8 && !insn->rex) {
@@ -659,7 +661,7 @@ static enum decode_result read_operand(struct insn *insn, struct reader *r, unsi
 		break;
 	case WHERE_Q:
 	case WHERE_N:
-		if (insn->has_mem) {
+		if (insn->modrm < 0xc0) {
 			if (where == WHERE_N)
 				return DECODE_INVALID;
 			memory_operand(insn, operand, type);
@@ -672,7 +674,7 @@ static enum decode_result read_operand(struct insn *insn, struct reader *r, unsi
 		break;
 	case WHERE_W:
 	case WHERE_U:
-		if (insn->has_mem) {
+		if (insn->modrm < 0xc0) {
 			if (where == WHERE_U)
 				return DECODE_INVALID;
 			memory_operand(insn, operand, type);
@@ -812,6 +814,9 @@ static enum decode_result decode(struct insn *insn, struct reader *r)
 
 	insn->desc = row;
 	insn->op = row->op;
+	/* There are 8 registers outside 64-bit mode; but where none is named, all bits count. */
+	if (row->vvvv && insn->mode != INSN_MODE_64)
+		insn->vvvv &= 7;
 	insn->opsize = operand_size(insn, row->attrs);
 	insn->addrsize = (insn->mode == INSN_MODE_64 ? 8 : insn->mode == INSN_MODE_32 ? 4 : 2);
 	if (insn->prefixes & PREFIX_ADDRSIZE)

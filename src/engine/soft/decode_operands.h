@@ -66,6 +66,7 @@ enum operand_type {
 	TYPE_V,     /* operand size: 2, 4, 8 */
 	TYPE_Z,     /* operand size, but 4 for 8 */
 	TYPE_Y,     /* 8 with W in 64-bit mode, else 4 */
+	TYPE_YD,    /* the same, but the operand size is another operand's: CRC32 */
 	TYPE_YY,    /* 8 in 64-bit mode, else 4 */
 	TYPE_ADDR,  /* address size */
 	TYPE_VW,    /* a register: operand size; memory: 2 */

@@ -141,7 +141,7 @@ enum {
 	Ey = CODE(E, Y), Ez = CODE(E, Z), Evw = CODE(E, VW), Edw = CODE(E, DW), Edb = CODE(E, DB),
 	Evn = CODE(E, V), /* not accessed, but there is a register that a size belongs to */
 	Gb = CODE(G, B), Gw = CODE(G, W), Gd = CODE(G, D), Gq = CODE(G, Q), Gv = CODE(G, V),
-	Gy = CODE(G, Y), Gyy = CODE(G, YY), Ga = CODE(G, ADDR),
+	Gy = CODE(G, Y), Gyd = CODE(G, YD), Gyy = CODE(G, YY), Ga = CODE(G, ADDR),
 	Ry = CODE(R, Y), Ryy = CODE(R, YY), By = CODE(B, Y), Zb = CODE(Z, B), Zv = CODE(Z, V),
 	AL = CODE(A, B), AX = CODE(A, W), rAX = CODE(A, V), CL = CODE(C, B), DX = CODE(D, W),
 	Ib = CODE(I, B), Iw = CODE(I, W), Ibs = CODE(IS, B), Iz = CODE(IS, Z), Iv = CODE(I, V),
