@@ -313,6 +313,19 @@ static void pause_ms(long ms)
 	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
 }
 
+int cgroup_open_events(const struct cgroup *cg, struct error *err)
+{
+	return file_open_at(cg->v2.fd, "cgroup.events", O_RDONLY, 0, err);
+}
+
+bool cgroup_is_populated(const struct cgroup *cg)
+{
+	autofree char *events = NULL;
+
+	return file_read_at(cg->v2.fd, "cgroup.events", 4096, &events, NULL, NULL) < 0 ||
+	       !strstr(events, "populated 0");
+}
+
 int cgroup_kill(struct cgroup *cg, struct error *err)
 {
 	int rc;
@@ -323,10 +336,7 @@ int cgroup_kill(struct cgroup *cg, struct error *err)
 	if (rc < 0)
 		return rc;
 	for (int ms = 0; ms < 10000; ms += 2) {
-		autofree char *events = NULL;
-
-		if (file_read_at(cg->v2.fd, "cgroup.events", 4096, &events, NULL, NULL) < 0 ||
-		    strstr(events, "populated 0"))
+		if (!cgroup_is_populated(cg))
 			return 0;
 		pause_ms(2);
 	}

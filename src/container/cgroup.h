@@ -31,6 +31,12 @@ int cgroup_v2_fd(const struct cgroup *cg);
 /* Moves a process into the v1 groups, and into the v2 group where `v2_too`. */
 int cgroup_attach(struct cgroup *cg, pid_t pid, bool v2_too, struct error *err);
 
+/* Its cgroup.events, which becomes readable in the sense of POLLPRI at a change; the caller's. */
+int cgroup_open_events(const struct cgroup *cg, struct error *err);
+
+/* Whether a process is alive in it or below. Unknown counts as yes. */
+bool cgroup_is_populated(const struct cgroup *cg);
+
 /* Kills every process in it, and waits until they are gone. */
 int cgroup_kill(struct cgroup *cg, struct error *err);
 

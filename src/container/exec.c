@@ -153,9 +153,10 @@ int process_exec(const struct exec_args *args, struct error *err)
 	if (rc < 0)
 		return rc;
 	/* After the ids: changing them clears it. */
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ||
-	    poll(&(struct pollfd){.fd = args->parent_sock}, 1, 0) > 0)
-		return error_sys(err, errno ?: ECHILD, "tie the process to who started it");
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return error_sys(err, errno, "tie the process to who started it");
+	if (poll(&(struct pollfd){.fd = args->parent_sock}, 1, 0) > 0)
+		return error_set(err, ECHILD, "who started the process has gone");
 	umask(022);
 	reset_signals();
 	close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);

@@ -44,10 +44,10 @@ static int run_process(const struct container_process *p, int sock, struct error
 	rc = keyring_leave(err);
 	if (rc < 0)
 		return rc;
-	/* Until it is one, we are nothing without who started us. */
-	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
 		return error_sys(err, errno, "become root of the container");
+	/* From here on we end with who started us (process_exec() sets it for good). */
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (p->terminal) {
 		autofd int master = terminal_open(err);
 

@@ -202,15 +202,24 @@ static const char *const read_only[] = {
 	"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/sys",
 };
 
+/* Not every kernel has every file. */
+static bool is_missing(int code, struct error *err)
+{
+	if (code != -ENOENT && code != -ENOTDIR)
+		return false;
+	error_clear(err);
+	return true;
+}
+
 /* Covers `path`: a directory by an empty one, a file by /dev/null. */
 static int mask(int root_fd, int empty, int null, const char *path, struct error *err)
 {
-	autofd int target = mount_open_own(root_fd, path, NULL);
+	autofd int target = mount_open_own(root_fd, path, err);
 	autofd int cover = -EBADF;
 	struct stat st;
 
 	if (target < 0)
-		return 0;
+		return is_missing(target, err) ? 0 : target;
 	if (fstat(target, &st) < 0)
 		return error_sys(err, errno, "mask %s", path);
 	cover = mount_clone(S_ISDIR(st.st_mode) ? empty : null, "", false, err);
@@ -219,12 +228,12 @@ static int mask(int root_fd, int empty, int null, const char *path, struct error
 
 static int make_read_only(int root_fd, const char *path, struct error *err)
 {
-	autofd int target = mount_open_own(root_fd, path, NULL);
+	autofd int target = mount_open_own(root_fd, path, err);
 	autofd int cover = -EBADF;
 	int rc;
 
 	if (target < 0)
-		return 0;
+		return is_missing(target, err) ? 0 : target;
 	cover = mount_clone(target, "", true, err);
 	if (cover < 0)
 		return cover;

@@ -221,6 +221,8 @@ int guest_parse_signal(const char *text, int *signo, struct error *err)
 		bool from_max = strncasecmp(name, "RTMAX", 5) == 0;
 
 		n = name[5] ? strtol(name + 5, &end, 10) : 0;
+		if (n < -NSIG || n > NSIG)
+			n = NSIG;
 		n += from_max ? SIGRTMAX : SIGRTMIN;
 		if ((!name[5] || (strchr("+-", name[5]) && !*end)) && n >= SIGRTMIN &&
 		    n <= SIGRTMAX) {

@@ -17,6 +17,9 @@
 #include <termios.h>
 #include <unistd.h>
 
+/* More than a terminal buffers. */
+#define TERMINAL_LEFT_BYTES (1 << 20)
+
 /* Room for a client that is slow for a moment. */
 #define SOCKET_BUFFER_BYTES (1 << 20)
 
@@ -128,7 +131,13 @@ static void on_output(void *data, uint32_t events)
 	struct output *o = data;
 	struct monitor *m = o->m;
 	struct error err = {0};
-	ssize_t n = read(o->fd, buf, sizeof(buf));
+	ssize_t n;
+
+	if (m->exited && o->left <= 0) {
+		output_end(o);
+		return;
+	}
+	n = read(o->fd, buf, sizeof(buf));
 
 	if (n < 0 && (errno == EINTR || (errno == EAGAIN && !m->exited)))
 		return;
@@ -138,6 +147,7 @@ static void on_output(void *data, uint32_t events)
 		output_end(o);
 		return;
 	}
+	o->left -= (int)n;
 	if (!m->log && guest_log_open(m->files_fd, &m->log, &err) < 0)
 		log_warn("guest %s: %s", m->guest->name, err.message);
 	if (m->log)
@@ -458,6 +468,12 @@ void console_guest_gone(struct monitor *m)
 	fd_close(&m->terminal_hold);
 	if (m->input)
 		input_clear(m);
+	/* Its pipes may have been given to somebody who goes on writing. What the kernel still has
+	 * of a terminal's can't be asked. */
+	for (size_t i = 0; i < ARRAY_SIZE(m->outputs); i++)
+		if (m->container.console_fd >= 0 ||
+		    ioctl(m->outputs[i].fd, FIONREAD, &m->outputs[i].left) < 0)
+			m->outputs[i].left = TERMINAL_LEFT_BYTES;
 	outputs_drain(m);
 }
 

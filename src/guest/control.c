@@ -61,6 +61,8 @@ int control_query(int fd, struct control_status *status, int *init_pidfd, struct
 		if (message.type != CONTROL_STATUS || (size_t)n < sizeof(*status))
 			continue;
 		memcpy(status, message.data, sizeof(*status));
+		if (passed < 0)
+			return error_set(err, ESRCH, "the guest is just restarting");
 		if (init_pidfd)
 			*init_pidfd = steal_fd(&passed);
 		return 0;

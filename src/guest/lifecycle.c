@@ -122,28 +122,6 @@ void guest_remove_files(struct state *s, const char *id)
 		log_info("%s/%s: %s", s->dir, path, err.message);
 }
 
-int guest_remove(struct state *s, struct guest *g, struct error *err)
-{
-	autofd int lock = -EBADF;
-	int rc = guest_lock(s, g->id, &lock, err);
-
-	if (rc == -EBUSY) {
-		error_set(err, EBUSY, "guest '%s' is running", g->name);
-		error_hint(err, "lodge stop %s, or lodge rm --force %s", g->name, g->name);
-		return rc;
-	}
-	if (rc < 0)
-		return rc;
-	rc = state_exec(s, err, "DELETE FROM guests WHERE id=?", "s", g->id);
-	if (rc == 0) /* somebody was quicker */
-		rc = error_set(err, ENOENT, "no guest named '%s'", g->name);
-	guest_unlock(s, g->id, &lock);
-	if (rc < 0)
-		return rc;
-	guest_remove_files(s, g->id);
-	return 0;
-}
-
 /* Processes and groups of a guest whose monitor is gone; the caller holds the lock. */
 static int clean_cgroup(const char *id)
 {
@@ -158,6 +136,29 @@ static int clean_cgroup(const char *id)
 	if (rc < 0)
 		log_info("guest %s: %s", id, err.message);
 	return rc;
+}
+
+int guest_remove(struct state *s, struct guest *g, struct error *err)
+{
+	autofd int lock = -EBADF;
+	int rc = guest_lock(s, g->id, &lock, err);
+
+	if (rc == -EBUSY) {
+		error_set(err, EBUSY, "guest '%s' is running", g->name);
+		error_hint(err, "lodge stop %s, or lodge rm --force %s", g->name, g->name);
+		return rc;
+	}
+	if (rc < 0)
+		return rc;
+	clean_cgroup(g->id); /* should its monitor have failed to */
+	rc = state_exec(s, err, "DELETE FROM guests WHERE id=?", "s", g->id);
+	if (rc == 0) /* somebody was quicker */
+		rc = error_set(err, ENOENT, "no guest named '%s'", g->name);
+	guest_unlock(s, g->id, &lock);
+	if (rc < 0)
+		return rc;
+	guest_remove_files(s, g->id);
+	return 0;
 }
 
 static bool has_row(struct state *s, const char *id, const char *condition)

@@ -125,6 +125,7 @@ static void spec_clear(struct container_spec *spec)
 }
 
 static void on_child(void *data, int status);
+static void on_settled(void *data);
 
 static int64_t now_ms(void)
 {
@@ -168,6 +169,8 @@ static int start_container(struct monitor *m, struct error *err)
 	if (!rc)
 		rc = loop_add_child(m->loop, m->container.pidfd, on_child, m, &m->child, err);
 	if (!rc)
+		rc = loop_add_timer(m->loop, SETTLE_MS, on_settled, m, &m->settle_timer, err);
+	if (!rc)
 		rc = console_start(m, err);
 	return rc;
 }
@@ -180,6 +183,10 @@ static void stop_container(struct monitor *m)
 	watch_free(steal_ptr(&m->child));
 	watch_free(steal_ptr(&m->kill_timer));
 	watch_free(steal_ptr(&m->stop_timer));
+	watch_free(steal_ptr(&m->settle_timer));
+	watch_free(steal_ptr(&m->overdue_timer));
+	watch_free(steal_ptr(&m->cgroup_watch));
+	fd_close(&m->cgroup_events_fd);
 	console_close(m);
 	if (container_destroy(&m->container, &err) < 0)
 		log_warn("guest %s: %s", m->guest->name, err.message);
@@ -234,6 +241,76 @@ static void on_child(void *data, int status)
 	m->wait_status = status;
 	console_guest_gone(m);
 	monitor_check_end(m);
+}
+
+/* The status of a process that is dying: field 52 of /proc/PID/stat (proc(5)). */
+static int dying_status(pid_t pid)
+{
+	autofree char *stat = NULL;
+	char path[32];
+	const char *field;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	if (file_read_at(AT_FDCWD, path, 65536, &stat, NULL, NULL) < 0 ||
+	    !(field = strrchr(str_chomp(stat), ' ')))
+		return SIGKILL;
+	return atoi(field + 1);
+}
+
+/*
+ * The kernel does not report the end of a namespace's init before every process in the namespace has
+ * been reaped; but one that came by `lodge exec` is reaped by its parent outside, which may be
+ * stopped, or gone to a pid 1 that does not care. When nothing in the control group lives any more,
+ * the guest has ended all the same. Our own end leaves the init to pid 1.
+ */
+static void check_overdue(struct monitor *m)
+{
+	if (m->exited || m->container.pidfd < 0 || cgroup_is_populated(m->container.cgroup))
+		return;
+	watch_free(steal_ptr(&m->child));
+	on_child(m, dying_status(m->container.pid));
+}
+
+static void on_overdue(void *data)
+{
+	struct monitor *m = data;
+
+	watch_free(steal_ptr(&m->overdue_timer));
+	check_overdue(m);
+}
+
+static void on_cgroup_event(void *data, uint32_t events)
+{
+	struct monitor *m = data;
+	char text[64];
+
+	/* Reading is what takes the event away. */
+	if (pread(m->cgroup_events_fd, text, sizeof(text), 0) < 0 || m->overdue_timer)
+		return;
+	if (!cgroup_is_populated(m->container.cgroup))
+		loop_add_timer(m->loop, 1000, on_overdue, m, &m->overdue_timer, NULL);
+}
+
+/* It is not one of those that are over at once: let go of what its end will need, but not soon; begin
+ * a diary for what nobody waits to hear; and watch for an end that the kernel does not report. */
+static void on_settled(void *data)
+{
+	struct monitor *m = data;
+	int diary;
+
+	watch_free(steal_ptr(&m->settle_timer));
+	state_close_db(m->state);
+	malloc_trim(0);
+	diary = openat(m->files_fd, "monitor.log", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (diary >= 0) {
+		log_to_fd(diary);
+		fd_close(&m->diary_fd);
+		m->diary_fd = diary;
+	}
+	m->cgroup_events_fd = cgroup_open_events(m->container.cgroup, NULL);
+	if (m->cgroup_events_fd >= 0)
+		loop_add_fd(m->loop, m->cgroup_events_fd, EPOLLPRI, on_cgroup_event, m,
+			    &m->cgroup_watch, NULL);
 }
 
 void monitor_check_end(struct monitor *m)
@@ -316,10 +393,9 @@ static void on_drop_timer(void *data)
 	struct monitor *m = data;
 
 	watch_free(steal_ptr(&m->kill_timer));
-	/* Its end can take a while: the kernel waits until every process in the namespace has been
-	 * reaped, also those whose parents are elsewhere. */
+	check_overdue(m);
 	if (!m->exited)
-		loop_add_timer(m->loop, 1000, on_drop_timer, m, &m->kill_timer, NULL);
+		loop_add_timer(m->loop, 200, on_drop_timer, m, &m->kill_timer, NULL);
 	console_drop_slow_clients(m);
 	monitor_check_end(m);
 }
@@ -385,7 +461,6 @@ static void on_terminate(void *data, int signo)
 
 /* ---- the process ---- */
 
-/* Leaves the terminal, the directory and the descriptors of the command that forked us. */
 /* Those of the user who happened to start it are not the guest's; the system's are. Raising one may
  * be forbidden to us; then it stays. */
 static void reset_limits(void)
@@ -398,6 +473,7 @@ static void reset_limits(void)
 	file_write_at(AT_FDCWD, "/proc/self/oom_score_adj", "0", NULL);
 }
 
+/* Leaves the terminal and the directory of the command that forked us. */
 static int leave_command(struct error *err)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
@@ -422,24 +498,6 @@ static int leave_command(struct error *err)
 	prctl(PR_SET_NAME, "lodge-monitor");
 	reset_limits();
 	return 0;
-}
-
-/* It is not one of those that are over at once: let go of what its end will need, but not soon. */
-static void on_settled(void *data)
-{
-	struct monitor *m = data;
-
-	state_close_db(m->state);
-	malloc_trim(0);
-}
-
-/* A diary for what nobody waits to hear, and what a guest that runs for long can do without. */
-static void settle_down(struct monitor *m)
-{
-	loop_add_timer(m->loop, SETTLE_MS, on_settled, m, NULL, NULL);
-	if (!m->guest->auto_remove)
-		log_to_fd(openat(m->files_fd, "monitor.log",
-				 O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
 }
 
 static void on_restart(void *data)
@@ -483,7 +541,6 @@ static int run_guest(struct monitor *m, struct error *err)
 			return rc;
 		if (first) {
 			console_broadcast(m, CONTROL_STARTED, NULL, 0);
-			settle_down(m);
 		}
 		rc = loop_run(m->loop, err);
 		if (rc < 0 || !wants_reboot(m) || m->stopping)
@@ -554,6 +611,8 @@ static _Noreturn void monitor_main(struct state *state, struct guest *guest, int
 		.outputs = {{.fd = -EBADF}, {.fd = -EBADF}},
 		.stdin_fd = -EBADF,
 		.terminal_hold = -EBADF,
+		.cgroup_events_fd = -EBADF,
+		.diary_fd = -EBADF,
 	};
 	struct client *client = NULL;
 	struct error err = {0};

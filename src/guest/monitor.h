@@ -31,6 +31,7 @@ struct output {
 	int fd; /* -EBADF: it ended */
 	enum control_type type;
 	struct watch *watch; /* NULL while a lossless client holds it up */
+	int left;            /* of what a guest that is gone has written, at most */
 };
 
 struct monitor {
@@ -48,6 +49,9 @@ struct monitor {
 	bool exited;
 	int wait_status; /* of the init, as waitpid() gives it */
 	struct watch *kill_timer, *stop_timer;
+	struct watch *cgroup_watch, *overdue_timer, *settle_timer;
+	int cgroup_events_fd;
+	int diary_fd;         /* where our log goes once the guest has settled */
 	int64_t started_ms;   /* when it was started last, by the monotonic clock */
 	unsigned int hurried; /* reboots in a row that came too soon after the one before */
 	bool stopping;        /* asked to stop */

@@ -15,6 +15,11 @@
 #include <sys/file.h>
 #include <sys/random.h>
 
+/* Images that neither a name nor a guest refers to. */
+#define DELETE_UNUSED                                                                              \
+	"DELETE FROM images WHERE digest NOT IN (SELECT digest FROM image_names) AND "             \
+	"digest NOT IN (SELECT image FROM guests WHERE image IS NOT NULL)"
+
 #define WORK_PREFIX "image-"
 
 int image_progress(const struct image_options *options, const char *stage, double fraction,
@@ -156,11 +161,7 @@ static void sweep_images(struct state *state, const struct image_work *trash)
 
 	if (copy < 0)
 		return;
-	if (state_exec(
-		    state, &err,
-		    "DELETE FROM images WHERE digest NOT IN (SELECT digest FROM image_names) AND "
-		    "digest NOT IN (SELECT image FROM guests WHERE image IS NOT NULL)",
-		    "") < 0)
+	if (state_exec(state, &err, DELETE_UNUSED, "") < 0)
 		log_warn("image store: %s", err.message);
 	dir = fdopendir(copy);
 	while (dir && (entry = readdir(dir))) {
@@ -307,6 +308,9 @@ static int insert(struct image_work *work, const char *name, const char *digest,
 				"INSERT INTO image_names (name, digest) VALUES (?, ?) "
 				"ON CONFLICT (name) DO UPDATE SET digest=excluded.digest",
 				"ss", name, digest);
+	/* The name may have been another image's until now. */
+	if (rc >= 0)
+		rc = state_exec(state, err, DELETE_UNUSED, "");
 	return rc < 0 ? rc : 0;
 }
 
@@ -343,7 +347,6 @@ int image_publish(struct image_work *work, const char *name, json_t *manifest, s
 	else
 		rc = state_commit(state, err);
 	fd_close(&lock_fd);
-	/* The name may have been another image's until now. */
 	image_sweep(state);
 	return rc < 0 || !image ? rc : image_find(state, name, image, err);
 }

@@ -8,8 +8,7 @@ import subprocess
 
 import pytest
 
-LODGE = pathlib.Path(
-    os.environ.get("LODGE") or pathlib.Path(__file__).parents[2] / "build" / "lodge").resolve()
+from runner import LODGE
 
 
 def lodge(*words, **kwargs):

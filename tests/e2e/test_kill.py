@@ -246,7 +246,6 @@ def test_monitor_killed_under_a_running_guest(lodge, tiny_image):
     assert_nothing_left(lodge)
 
 
-@pytest.mark.xfail(strict=False, reason="the row is read before the lock is free")
 def test_clients_hear_of_a_killed_monitor(lodge, tiny_image):
     run = lodge.start("run", "--name", "g", "tiny", "payload", "echo", "up", "+", "forever")
     assert run.stdout.readline() == "up\n"

@@ -400,7 +400,6 @@ def test_stopped_attachment_does_not_hold_up_the_guest(lodge, tiny_image):
         send(attached, signal.SIGCONT)
 
 
-@pytest.mark.xfail(strict=True, reason="clients are dropped before the guest's end")
 def test_stopped_run_does_not_keep_stop_and_rm_waiting(lodge, tiny_image):
     """The one that started it holds the guest up, as a terminal would, but not for ever."""
     run = lodge.start("run", "--name", "g", "tiny", "yes")
@@ -660,7 +659,6 @@ def test_exec_ends_with_the_guest(lodge, tiny_image):
     assert_nothing_left(lodge)
 
 
-@pytest.mark.xfail(strict=True, reason="clients are dropped before the guest's end")
 def test_rm_force_where_an_exec_was_killed(lodge, tiny_image):
     """Its process is then a child of the host's process 1, which may take its time to reap it; the
     guest's init can't end before."""
@@ -806,3 +804,18 @@ def test_system_can_be_stopped_by_its_signal(lodge, tiny_image, tmp_path):
     assert time.monotonic() - begin < 5
     assert "bye" in logs(lodge, name)
     assert inspect(lodge, name)["exit_status"] == 0
+
+
+def test_suspended_exec_does_not_keep_the_guest_from_ending(lodge, tiny_image):
+    """Its process is reaped by nobody then, and the kernel holds the init's end back."""
+    lodge("run", "-d", "--name", "g", "tiny", "payload", "forever")
+    client = lodge.start("exec", "g", "payload", "forever")
+    wait_until(lambda: lodge("exec", "g", "ps").stdout.count("forever") == 2, "the command")
+    send(client, signal.SIGSTOP)
+    try:
+        lodge("stop", "-t", "1", "g", timeout=10)
+        assert state_of(lodge, "g") == "stopped"
+        lodge("rm", "g")
+    finally:
+        send(client, signal.SIGCONT)
+    client.wait(5)
