@@ -281,10 +281,14 @@ static void assert_signal(const char *text, int expected)
 static void test_signals(void **context)
 {
 	static const char *const wrong[] = {
-		"",        "SIG",      "SIGSIG",   "NOSUCH",  "0",      "-1",
-		"65",      "9 ",       "9x",       "1e1",     " 9",     "99999999999999999999",
-		"RTMIN+",  "RTMIN+99", "RTMAX9999999999999999999", "RTMAX+1",  "RTMIN-1", "RTMIN3", "RTMIN+3x",
-		"RTMAX99", "RTMIN++3", "SIGTERMx", "EXIT",
+		"",         "SIG",      "SIGSIG",
+		"NOSUCH",   "0",        "-1",
+		"65",       "9 ",       "9x",
+		"1e1",      " 9",       "99999999999999999999",
+		"RTMIN+",   "RTMIN+99", "RTMAX9999999999999999999",
+		"RTMAX+1",  "RTMIN-1",  "RTMIN3",
+		"RTMIN+3x", "RTMAX99",  "RTMIN++3",
+		"SIGTERMx", "EXIT",
 	};
 	struct error err = {0};
 	int signo;

@@ -416,12 +416,18 @@ int main(void)
 {
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		TEST(test_first_open_makes_everything), TEST(test_many_open_at_once),
-		TEST(test_empty_database_is_completed), TEST(test_newer_version_is_refused),
-		TEST(test_damaged_database_is_told),    TEST(test_constraints_have_their_errnos),
-		TEST(test_parameters_and_rows),         TEST(test_transactions),
-		TEST(test_killed_in_a_transaction),     TEST(test_reading_beside_a_writer),
-		TEST(test_closed_database_opens_when_needed), TEST(test_read_only_file_system),
+		TEST(test_first_open_makes_everything),
+		TEST(test_many_open_at_once),
+		TEST(test_empty_database_is_completed),
+		TEST(test_newer_version_is_refused),
+		TEST(test_damaged_database_is_told),
+		TEST(test_constraints_have_their_errnos),
+		TEST(test_parameters_and_rows),
+		TEST(test_transactions),
+		TEST(test_killed_in_a_transaction),
+		TEST(test_reading_beside_a_writer),
+		TEST(test_closed_database_opens_when_needed),
+		TEST(test_read_only_file_system),
 		TEST(test_other_peoples_directories),
 	};
 
