@@ -154,10 +154,12 @@ const struct verb verb_exec = {
 	.section = VERB_WATCH,
 	.synopsis = "[OPTIONS] GUEST [--] CMD...",
 	.summary = "run a command in a running guest",
-	.description = "Runs a command in all of the guest's namespaces and within its limits and "
-		       "system call filter, with our own standard input and output, and exits with "
-		       "its status: 126 when it could not be executed, 127 when there is none, 125 "
-		       "when Lodge failed.",
+	.description =
+		"Runs a command in all of the guest's namespaces and within its limits and "
+		"system call filter, with our own standard input and output, and exits with "
+		"its status: 126 when it could not be executed, 127 when there is none, 125 "
+		"when Lodge failed. The command ends with `lodge exec`; what it has put into the "
+		"background stays.",
 	.examples = "    lodge exec web systemctl status nginx\n    lodge exec -it web bash",
 	.options = exec_options,
 	.options_size = sizeof(struct exec_options),
