@@ -278,7 +278,7 @@ enum {
 	OPC_LOCK = 1 << 0,         /* LOCK is allowed (with a memory destination): else #UD */
 	OPC_CPL0 = 1 << 1,         /* #GP(0) unless CPL is 0 */
 	OPC_IOPL = 1 << 2,         /* depends on IOPL: IN, OUT, CLI, STI; in v86 PUSHF, INT ... */
-	OPC_PROTECTED = 1 << 3,    /* #UD in real and virtual-8086 mode */
+	OPC_PROTECTED = 1 << 3,    /* #UD in real and v86 mode: VEX and EVEX too */
 	OPC_ALIGNED = 1 << 4,      /* #GP(0) unless the memory operand is aligned to mem_size, */
 	OPC_ALIGN16 = 1 << 5,      /* to 16 bytes: FXSAVE, FXRSTOR (XSAVE: to 64) */
 	OPC_FLAGS_MAYBE = 1 << 6,  /* flags may stay as they were: shift by 0, REP with rCX = 0 */

@@ -192,7 +192,7 @@ enum {
 	(OPERAND_TYPE(code) == TYPE_B && (IN(code, E, C) || IN(code, O, M) || IN(code, X, Y)))
 
 #define ATTRS(map, attrs, a, b, c, d)                                                              \
-	((attrs) | (IS_BYTE(a) ? OPC_BYTE : 0) |                                                   \
+	((attrs) | ((int)(map) >= MAP_VEX_0F ? OPC_PROTECTED : 0) | (IS_BYTE(a) ? OPC_BYTE : 0) |  \
 	 ((int)(map) < MAP_VEX_0F && !((attrs)&OPC_UNALIGNED) && ANY(IS_SSE16, a, b, c, d)         \
 		  ? OPC_ALIGNED                                                                    \
 		  : 0))
