@@ -7,7 +7,7 @@
  */
 #include "engine/soft/decode_reader.h"
 
-/* -- Prefixes and opcode ---------------------------------------------------------------------- */
+/* -- Prefixes and opcode ----------------------------------------------------------------------- */
 
 /* Legacy prefixes and REX (SDM 2.1.1, 2.2.1), up to the byte that is none. */
 static enum decode_result read_prefixes(struct insn *insn, struct reader *r)
@@ -199,7 +199,7 @@ static inline const struct opcode *find_row(const struct insn *insn, const struc
 	return NULL;
 }
 
-/* -- Rules that remain ------------------------------------------------------------------------ */
+/* -- Rules that remain ------------------------------------------------------------------------- */
 
 /* LOCK needs an instruction that allows it, with its destination in memory (SDM, LOCK). */
 static inline bool lock_allowed(const struct insn *insn)

@@ -6,7 +6,7 @@
  */
 #include "engine/soft/decode_reader.h"
 
-/* -- Sizes ------------------------------------------------------------------------------------ */
+/* -- Sizes ------------------------------------------------------------------------------------- */
 
 uint8_t operand_size(const struct insn *insn, uint32_t attrs)
 {
@@ -90,7 +90,7 @@ static inline unsigned log2_size(unsigned bytes)
 	return bytes ? 31 - __builtin_clz(bytes) : 0;
 }
 
-/* -- Memory ----------------------------------------------------------------------------------- */
+/* -- Memory ------------------------------------------------------------------------------------ */
 
 /* ModRM with 16-bit addressing (SDM table 2-1). */
 static enum decode_result read_memory_16(struct insn *insn, struct reader *r)
@@ -178,7 +178,7 @@ static inline void implied_memory(struct insn *insn, uint8_t base)
 	insn->regs_read |= 1 << base;
 }
 
-/* -- Operands --------------------------------------------------------------------------------- */
+/* -- Operands ---------------------------------------------------------------------------------- */
 
 static inline void gpr_operand(struct insn *insn, struct insn_operand *operand, unsigned reg,
 			       unsigned type)

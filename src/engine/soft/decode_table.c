@@ -4,7 +4,7 @@
  */
 #include "engine/soft/decode_operands.h"
 
-/* -- Operations: what decode_ops.inc says of each, as constants ------------------------------- */
+/* -- Operations: what decode_ops.inc says of each, as constants -------------------------------- */
 
 enum { INSN_VEC = 0xff }; /* MMX, SSE, AVX or AVX-512: the row decides */
 
@@ -85,7 +85,7 @@ enum {
 #undef OC
 #undef ALL
 
-/* -- Columns ---------------------------------------------------------------------------------- */
+/* -- Columns ----------------------------------------------------------------------------------- */
 
 /* clang-format off */
 
@@ -171,7 +171,7 @@ enum {
 };
 /* clang-format on */
 
-/* -- What follows from a row's columns -------------------------------------------------------- */
+/* -- What follows from a row's columns --------------------------------------------------------- */
 
 #define WH(code)              ((code) >> 8)
 #define IN(code, first, last) (WH(code) >= WHERE_##first && WH(code) <= WHERE_##last)
@@ -228,7 +228,7 @@ enum {
 	 : WH(code) == WHERE_MON ? 1 << REG_RAX                                                    \
 				 : 0)
 
-/* -- The arrays ------------------------------------------------------------------------------- */
+/* -- The arrays -------------------------------------------------------------------------------- */
 
 #define PASTE2(a, b) a##b
 #define PASTE(a, b)  PASTE2(a, b)
