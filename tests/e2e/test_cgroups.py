@@ -41,9 +41,8 @@ def test_version_1_alone(lodge, tiny_image, host_with):
     result = lodge("run", "--rm", "--memory", "32M", "tiny", "payload", "alloc", "64",
                    program=v1, status=137)
     assert "memory limit" in result.stderr
-    result = lodge("run", "--rm", "--pids", "5", "tiny", "payload", "fork", "20", program=v1,
-                   status=None)
-    assert result.status != 0
+    assert lodge("run", "--rm", "--pids", "5", "tiny", "payload", "fork", "20",
+                 program=v1).stdout == "fork: EAGAIN\nforked 4\n"
     # The guest sees version 2 all the same.
     assert "cgroup.procs" in lodge("run", "--rm", "tiny", "ls", CGROUP, program=v1).stdout
 
