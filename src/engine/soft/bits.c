@@ -7,7 +7,7 @@
 /* BT, BTS, BTR, BTC: with a register as bit offset the operand is a bit string in memory. */
 static void bit_test(struct vcpu *cpu, const struct insn *insn)
 {
-	unsigned int size = operand_size(insn, 0), bit;
+	unsigned int size = insn_operand_bytes(insn, 0), bit;
 	bool write = insn->op != OP_BT, in_register = insn->operands[0].kind != OPERAND_MEM;
 	uint64_t offset = operand_read(cpu, 1), value = 0, mask;
 

@@ -94,7 +94,7 @@ uint64_t insn_load(struct vcpu *cpu, unsigned int at, unsigned int size)
 	return value;
 }
 
-unsigned int operand_size(const struct insn *insn, unsigned int i)
+unsigned int insn_operand_bytes(const struct insn *insn, unsigned int i)
 {
 	if (insn->operands[i].kind == OPERAND_MEM)
 		return insn->mem_size;
@@ -156,7 +156,7 @@ void place_open(struct vcpu *cpu, unsigned int i, struct place *p)
 	p->mem = o->kind == OPERAND_MEM;
 	p->high = o->kind == OPERAND_GPR_HIGH;
 	p->reg = o->reg;
-	p->size = operand_size(cpu->insn, i);
+	p->size = insn_operand_bytes(cpu->insn, i);
 	if (p->mem)
 		mem_open(cpu, insn_linear(cpu, p->size, true), p->size, mmu_data_access(cpu, true),
 			 &p->ref);

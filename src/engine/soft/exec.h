@@ -22,7 +22,7 @@ struct place {
 
 uint64_t operand_read(struct vcpu *cpu, unsigned int i);
 void operand_write(struct vcpu *cpu, unsigned int i, uint64_t value);
-unsigned int operand_size(const struct insn *insn, unsigned int i);
+unsigned int insn_operand_bytes(const struct insn *insn, unsigned int i);
 void place_open(struct vcpu *cpu, unsigned int i, struct place *p);
 uint64_t place_load(struct vcpu *cpu, const struct place *p);
 void place_store(struct vcpu *cpu, const struct place *p, uint64_t value);

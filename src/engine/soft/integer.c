@@ -102,7 +102,7 @@ static uint64_t logic(struct vcpu *cpu, uint64_t r, unsigned int size)
 static void alu2(struct vcpu *cpu, const struct insn *insn)
 {
 	bool carry = cpu->s.rflags & FLAG_CF;
-	unsigned int size = operand_size(insn, 0);
+	unsigned int size = insn_operand_bytes(insn, 0);
 	uint64_t a, b = operand_read(cpu, 1), r;
 	struct place p;
 
@@ -143,7 +143,7 @@ static void alu2(struct vcpu *cpu, const struct insn *insn)
 
 static void alu1(struct vcpu *cpu, const struct insn *insn)
 {
-	unsigned int size = operand_size(insn, 0);
+	unsigned int size = insn_operand_bytes(insn, 0);
 	struct place p;
 	uint64_t a, r;
 
@@ -295,7 +295,8 @@ void exec_integer(struct vcpu *cpu)
 		break;
 	case OP_MOVSX:
 	case OP_MOVSXD:
-		operand_write(cpu, 0, sign_extend(operand_read(cpu, 1), operand_size(insn, 1)));
+		operand_write(cpu, 0,
+			      sign_extend(operand_read(cpu, 1), insn_operand_bytes(insn, 1)));
 		break;
 	case OP_LEA:
 		reg_write(cpu, insn->operands[0].reg, insn->opsize, insn_offset(cpu));

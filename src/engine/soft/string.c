@@ -152,7 +152,7 @@ void exec_string(struct vcpu *cpu)
 
 	switch (insn->op) {
 	case OP_IN:
-		size = operand_size(insn, 0);
+		size = insn_operand_bytes(insn, 0);
 		port = insn->operands[1].kind == OPERAND_IMM ? (uint8_t)insn->imm
 							     : (uint16_t)cpu->s.regs[REG_RDX];
 		if (!io_allowed(cpu, port, size))
@@ -160,7 +160,7 @@ void exec_string(struct vcpu *cpu)
 		reg_write(cpu, REG_RAX, size, port_in(cpu, port, size));
 		return;
 	case OP_OUT:
-		size = operand_size(insn, 1);
+		size = insn_operand_bytes(insn, 1);
 		port = insn->operands[0].kind == OPERAND_IMM ? (uint8_t)insn->imm
 							     : (uint16_t)cpu->s.regs[REG_RDX];
 		if (!io_allowed(cpu, port, size))
