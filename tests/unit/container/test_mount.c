@@ -65,7 +65,6 @@ static int attach(const struct mounting *m)
 	static const struct mount_option options[] = {{"source", "test"}};
 	struct error err = {0};
 	autofd int mount_fd = -EBADF;
-	autofd int file = -EBADF;
 	int rc;
 
 	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
