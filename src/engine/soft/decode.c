@@ -352,3 +352,23 @@ uint16_t insn_flags_read(const struct insn *insn)
 		return insn->desc->flags_read;
 	}
 }
+
+uint16_t insn_flags_killed(const struct insn *insn)
+{
+	const struct opcode *row = insn->desc;
+	unsigned count;
+
+	if (!(row->attrs & OPC_FLAGS_MAYBE))
+		return row->flags_written;
+	if (row->attrs & OPC_REP)
+		return insn_repeats(insn) ? 0 : row->flags_written;
+	if (!insn->imm_size) /* a shift by CL */
+		return 0;
+	count = insn->imm & (insn->opsize == 8 ? 63 : 31);
+	/* Rotations through CF are by count modulo 9 or 17, which may be 0. */
+	if (count > 8 && insn->opsize < 4 && (insn->op == OP_RCL || insn->op == OP_RCR))
+		return 0;
+	if (count == 1)
+		return row->flags_written | FLAG_OF;
+	return count ? row->flags_written : 0;
+}

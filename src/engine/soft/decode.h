@@ -171,14 +171,13 @@ enum operand_kind {
 	OPERAND_ST, /* x87, relative to the top of the stack */
 	OPERAND_MMX,
 	OPERAND_VEC, /* XMM, YMM, ZMM: insn_vector_bytes() */
-	OPERAND_K,   /* opmask register as an operand (the write mask is insn_mask()) */
+	OPERAND_K,   /* opmask register as an operand (the write mask is evex_aaa) */
 };
 
 struct insn_operand {
 	uint16_t kind : 4; /* enum operand_kind */
 	uint16_t reg : 5;
-	uint16_t log2_size : 4; /* of a register, or of an immediate once extended; memory: mem_size
-				 */
+	uint16_t log2_size : 4; /* of a register, or an immediate once extended; not of memory */
 	uint16_t read : 1;
 	uint16_t written : 1;
 };
@@ -190,8 +189,7 @@ enum {
 	PREFIX_REPNE = 1 << 2,    /* F2 */
 	PREFIX_OPSIZE = 1 << 3,   /* 66 */
 	PREFIX_ADDRSIZE = 1 << 4, /* 67 */
-	/* Bits 5..7: the segment override that counts, SEG_ES.. plus one. In 64-bit mode only FS,
-	   GS. */
+	/* Bits 5..7: the segment override that counts, SEG_ES.. plus one. 64-bit: FS, GS only. */
 	PREFIX_SEG_SHIFT = 5,
 };
 
@@ -256,8 +254,7 @@ struct insn {
 	uint8_t has_mem : 1;
 	uint8_t has_modrm : 1;
 
-	/* Where in the raw bytes things are. A SIB byte, if any, follows ModRM. Size 0: not there.
-	 */
+	/* Where in the raw bytes things are, if their size is not 0. SIB follows ModRM. */
 	uint8_t modrm;
 	uint8_t modrm_at, disp_at, imm_at;
 	uint8_t disp_size : 4, imm_size : 4; /* imm_size: all immediates together */
@@ -280,7 +277,7 @@ enum {
 	OPC_IOPL = 1 << 2,         /* depends on IOPL: IN, OUT, CLI, STI; in v86 PUSHF, INT ... */
 	OPC_PROTECTED = 1 << 3,    /* #UD in real and v86 mode: VEX and EVEX too */
 	OPC_ALIGNED = 1 << 4,      /* #GP(0) unless the memory operand is aligned to mem_size, */
-	OPC_ALIGN16 = 1 << 5,      /* to 16 bytes: FXSAVE, FXRSTOR (XSAVE: to 64) */
+	OPC_ALIGN16 = 1 << 5,      /* to 16 bytes: FXSAVE, FXRSTOR (XSAVE..: to 64, unmarked) */
 	OPC_FLAGS_MAYBE = 1 << 6,  /* flags may stay as they were: shift by 0, REP with rCX = 0 */
 	OPC_MAYBE_WRITES = 1 << 7, /* the destination may stay as it was: CMOVcc, CMPXCHG, BSF */
 	OPC_REP = 1 << 8,          /* a string operation: REP (REPE, REPNE) repeats it */
@@ -318,14 +315,13 @@ enum {
  * applies when (key & mask) == value, key being what decode.c gathers from prefixes and ModRM.
  */
 struct opcode {
-	uint64_t features; /* CPU_BIT()s that must all be there; insn_features() has the whole truth
-			    */
+	uint64_t features; /* CPU_BIT()s that must all be there; cf. insn_features() */
 	uint32_t attrs;    /* OPC_* */
 	uint16_t op;       /* enum op */
 	uint16_t mask, value;
 	uint16_t operands[4];
-	uint16_t flags_read, flags_written,
-		flags_undefined;                  /* FLAG_*; undefined is not in written */
+	uint16_t flags_read, flags_written;       /* FLAG_* */
+	uint16_t flags_undefined;                 /* none of those that are written */
 	uint16_t implicit_read, implicit_written; /* GPRs that the encoding doesn't name, as bits */
 	uint8_t class;                            /* enum insn_class */
 	uint8_t access;                           /* enum op_access */
@@ -412,6 +408,12 @@ static inline uint16_t insn_implicit_written(const struct insn *insn)
 
 /* FLAG_*s that it depends on. */
 uint16_t insn_flags_read(const struct insn *insn);
+
+/*
+ * FLAG_*s that it surely sets, whatever they were: not by a shift by CL, which may be 0, and not
+ * those that are undefined after it, which processors often leave alone. For liveness.
+ */
+uint16_t insn_flags_killed(const struct insn *insn);
 
 /* CPU_BIT()s of all that CPUID must offer for it; else it is #UD. */
 static inline uint64_t insn_features(const struct insn *insn)

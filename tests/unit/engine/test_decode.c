@@ -428,6 +428,37 @@ static void test_features(void **state)
 	}
 }
 
+static void test_flags_killed(void **state)
+{
+	static const struct {
+		const char *bytes;
+		uint16_t killed;
+	} cases[] = {
+		{"01 c0", FLAGS_ARITH},
+		{"ff c0", FLAGS_ARITH & ~FLAG_CF}, /* inc */
+		{"f7 d0", 0},                      /* not */
+		{"21 c0", FLAGS_ARITH & ~FLAG_AF}, /* and */
+		{"d3 e0", 0},                      /* shl eax, cl */
+		{"d1 e0", FLAGS_ARITH & ~FLAG_AF}, /* shl eax, 1 */
+		{"c1 e0 01", FLAGS_ARITH & ~FLAG_AF},
+		{"c1 e0 02", FLAG_CF | FLAG_PF | FLAG_ZF | FLAG_SF},
+		{"c1 e0 20", 0}, /* by 32: by 0 */
+		{"48 c1 e0 20", FLAG_CF | FLAG_PF | FLAG_ZF | FLAG_SF},
+		{"c0 d0 09", 0},       /* rcl al, 9 */
+		{"c1 d0 09", FLAG_CF}, /* rcl eax, 9 */
+		{"0f a4 c0 00", 0},    /* shld */
+		{"a6", FLAGS_ARITH},   /* cmpsb */
+		{"f3 a6", 0},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct insn insn;
+
+		assert_int_equal(decode_text(&insn, cases[i].bytes, INSN_MODE_64), DECODE_OK);
+		assert_int_equal(insn_flags_killed(&insn), cases[i].killed);
+	}
+}
+
 static void test_lock(void **state)
 {
 	struct insn insn;
@@ -447,6 +478,7 @@ int main(void)
 		cmocka_unit_test(test_examples),
 		cmocka_unit_test(test_classes),
 		cmocka_unit_test(test_features),
+		cmocka_unit_test(test_flags_killed),
 		cmocka_unit_test(test_lock),
 		cmocka_unit_test(test_length_limit),
 		cmocka_unit_test(test_window),
