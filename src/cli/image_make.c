@@ -201,12 +201,8 @@ const struct verb image_build_verb = {
 	.summary = "make an image from a distribution's packages",
 	.description =
 		"Makes a small Debian system that boots with systemd, and gives it the name. "
-		"Packages "
-		"come from the mirror that this host's apt uses, verified with the same keys; a "
-		"host "
-		"that has none in its configuration uses deb.debian.org. The new image's apt is "
-		"set "
-		"up in the same way.\n\n"
+		"Packages come from the mirror that this host's apt uses, verified with the same "
+		"keys. The new image's apt is set up in the same way.\n\n"
 		"When the name is another image's already, it becomes the new image's. The image's "
 		"digest is printed. Needs root and mmdebstrap.",
 	.examples = "A Debian 12 with a web server:\n\n"

@@ -402,11 +402,10 @@ int apt_sources_choose(const struct apt_sources *host, const char *suite,
 	if (rc < 0)
 		return rc;
 	if (chosen->n == 0) {
-		char *main = "main";
-		const struct strv components = {.v = &main, .n = 1};
-
-		return add(chosen, "http://deb.debian.org/debian", suite, &components,
-			   "/usr/share/keyrings/debian-archive-keyring.gpg", false, err);
+		error_set(err, ENOENT, "this host's apt has no source of the Debian archive");
+		error_hint(err, "add a mirror to /etc/apt/sources.list.d, or import an image made "
+				"elsewhere: lodge image import");
+		return -ENOENT;
 	}
 	/* These have no updates beside them: they are what is updated. */
 	if (has_word("sid unstable experimental", " ", suite))

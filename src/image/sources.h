@@ -35,8 +35,7 @@ int apt_sources_read(const char *etc_apt, struct apt_sources *sources, struct er
 /*
  * What to install the Debian suite from: the host's mirror of the Debian archive, whatever suite
  * the host itself takes from there, and the suite's -updates and -security where the host has such
- * sources. A host without any (one that is not Debian) gets deb.debian.org and the keyring of the
- * package debian-archive-keyring. The first is the suite itself.
+ * sources. The first is the suite itself. Errors: ENOENT where the host's apt knows no mirror.
  */
 int apt_sources_choose(const struct apt_sources *host, const char *suite,
 		       struct apt_sources *chosen, struct error *err);
