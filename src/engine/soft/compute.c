@@ -261,6 +261,7 @@ static void check_pending(struct vcpu *cpu, const struct insn *insn)
 	case OP_FNSETPM:
 		return;
 	case OP_CVTPI2PD:
+	case OP_CVTPI2PS:
 		/* From memory it has nothing to do with MMX. */
 		if (insn->has_mem)
 			return;
@@ -284,6 +285,13 @@ void exec_compute(struct vcpu *cpu)
 	case OP_VMASKMOVDQU:
 		maskmov(cpu, insn);
 		return;
+	case OP_VZEROUPPER:
+	case OP_VZEROALL:
+		if (cpu->bits != 64) {
+			exec_zero_vectors(cpu);
+			return;
+		}
+		break;
 	default:
 		break;
 	}

@@ -229,6 +229,8 @@ static const struct insn *decode_slow(struct vcpu *cpu, struct cached_insn *c)
 	for (;;) {
 		switch (decode_insn(&c->insn, c->bytes, n, mode)) {
 		case DECODE_OK:
+			/* The bytes are a key (native.c): nothing behind the instruction. */
+			memset(c->bytes + c->insn.length, 0, sizeof(c->bytes) - c->insn.length);
 			return &c->insn;
 		case DECODE_MORE:
 			n += mmu_fetch_more(cpu, c->bytes, n);
@@ -239,6 +241,22 @@ static const struct insn *decode_slow(struct vcpu *cpu, struct cached_insn *c)
 			raise_ud(cpu);
 		}
 	}
+}
+
+/* Whether the first n of 16 readable bytes are the same; memcmp() takes much longer. */
+static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned int n)
+{
+	uint64_t x, y;
+
+	memcpy(&x, a, 8);
+	memcpy(&y, b, 8);
+	if (n <= 8)
+		return !((x ^ y) << (64 - 8 * n));
+	if (x != y)
+		return false;
+	memcpy(&x, a + 8, 8);
+	memcpy(&y, b + 8, 8);
+	return !((x ^ y) << (128 - 8 * n));
 }
 
 static const struct insn *decode(struct vcpu *cpu)
@@ -258,7 +276,8 @@ static const struct insn *decode(struct vcpu *cpu)
 	e = mmu_translate(cpu, lin, cpu->cpl == 3 ? ACCESS_USER_EXEC : ACCESS_SUP_EXEC);
 	if (!e->code)
 		return decode_slow(cpu, c);
-	if (c->bits == cpu->bits && !memcmp(c->bytes, e->code + (lin & PAGE_MASK), c->insn.length))
+	if (c->bits == cpu->bits &&
+	    same_bytes(c->bytes, e->code + (lin & PAGE_MASK), c->insn.length))
 		return &c->insn;
 	decode_slow(cpu, c);
 	c->bits = cpu->bits;

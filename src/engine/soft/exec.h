@@ -34,16 +34,17 @@ bool condition(uint64_t flags, unsigned int number);
 uint64_t count_read(const struct vcpu *cpu, unsigned int reg);
 void count_write(struct vcpu *cpu, unsigned int reg, uint64_t value);
 
-void exec_integer(struct vcpu *cpu); /* integer.c: ALU, MOV, FLAG, NOP */
-void exec_bits(struct vcpu *cpu);    /* bits.c: BT*, BCD, and other rare ones */
-void exec_compute(struct vcpu *cpu); /* compute.c: by the host's own instruction */
-void exec_gather(struct vcpu *cpu);  /* gather.c: element by element */
-void exec_masked(struct vcpu *cpu);  /* gather.c: accesses under a mask */
-void exec_control(struct vcpu *cpu); /* control.c: stack and control transfers */
-void exec_string(struct vcpu *cpu);  /* string.c: strings and ports */
-void exec_system(struct vcpu *cpu);  /* system.c */
-void exec_state(struct vcpu *cpu);   /* xstate.c: XSAVE and its kin */
-void exec_syscall(struct vcpu *cpu); /* syscall.c: SYSCALL, SYSENTER and back */
+void exec_integer(struct vcpu *cpu);      /* integer.c: ALU, MOV, FLAG, NOP */
+void exec_bits(struct vcpu *cpu);         /* bits.c: BT*, BCD, and other rare ones */
+void exec_compute(struct vcpu *cpu);      /* compute.c: by the host's own instruction */
+void exec_gather(struct vcpu *cpu);       /* gather.c: element by element */
+void exec_masked(struct vcpu *cpu);       /* gather.c: accesses under a mask */
+void exec_zero_vectors(struct vcpu *cpu); /* gather.c: VZEROUPPER, VZEROALL */
+void exec_control(struct vcpu *cpu);      /* control.c: stack and control transfers */
+void exec_string(struct vcpu *cpu);       /* string.c: strings and ports */
+void exec_system(struct vcpu *cpu);       /* system.c */
+void exec_state(struct vcpu *cpu);        /* xstate.c: XSAVE and its kin */
+void exec_syscall(struct vcpu *cpu);      /* syscall.c: SYSCALL, SYSENTER and back */
 
 /* xstate.c: whether the unit that the instruction needs is there and switched on. */
 void vector_check(struct vcpu *cpu);

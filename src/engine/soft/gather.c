@@ -305,3 +305,18 @@ void exec_gather(struct vcpu *cpu)
 		vector_set(cpu, insn->vvvv, vex_mask);
 	}
 }
+
+/* VZEROUPPER and VZEROALL outside of 64-bit mode leave registers 8 to 15 alone (SDM volume 2C). */
+void exec_zero_vectors(struct vcpu *cpu)
+{
+	uint8_t kept[8][64];
+	int trap;
+
+	for (unsigned int i = 0; i < 8; i++)
+		vector_get(cpu, 8 + i, kept[i]);
+	trap = native_run(cpu, NULL, false, true);
+	if (trap != TRAP_NONE)
+		raise_ud(cpu);
+	for (unsigned int i = 0; i < 8; i++)
+		vector_set(cpu, 8 + i, kept[i]);
+}

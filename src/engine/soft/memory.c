@@ -168,6 +168,11 @@ static void device_write(struct vcpu *cpu, uint64_t gpa, const uint8_t *data, un
 	}
 }
 
+/* Guest addresses need not be aligned. */
+typedef uint16_t __attribute__((aligned(1), may_alias)) any_u16;
+typedef uint32_t __attribute__((aligned(1), may_alias)) any_u32;
+typedef uint64_t __attribute__((aligned(1), may_alias)) any_u64;
+
 /* Copies in the pieces in which the processor accesses memory, so that an aligned access of up to
  * 8 bytes is atomic (SDM 9.1.1). */
 static void copy(void *to, const void *from, unsigned int size)
@@ -177,13 +182,13 @@ static void copy(void *to, const void *from, unsigned int size)
 		*(volatile uint8_t *)to = *(const volatile uint8_t *)from;
 		break;
 	case 2:
-		*(volatile uint16_t *)to = *(const volatile uint16_t *)from;
+		*(volatile any_u16 *)to = *(const volatile any_u16 *)from;
 		break;
 	case 4:
-		*(volatile uint32_t *)to = *(const volatile uint32_t *)from;
+		*(volatile any_u32 *)to = *(const volatile any_u32 *)from;
 		break;
 	case 8:
-		*(volatile uint64_t *)to = *(const volatile uint64_t *)from;
+		*(volatile any_u64 *)to = *(const volatile any_u64 *)from;
 		break;
 	default:
 		memcpy(to, from, size);
@@ -204,7 +209,7 @@ void ref_load(struct vcpu *cpu, const struct mem_ref *ref, void *data)
 	}
 }
 
-static void mark_dirty(const struct tlb_entry *page)
+void page_dirty(const struct tlb_entry *page)
 {
 	if (page->dirty &&
 	    !(atomic_load_explicit(page->dirty, memory_order_relaxed) & page->dirty_bit))
@@ -214,7 +219,7 @@ static void mark_dirty(const struct tlb_entry *page)
 void ref_dirty(const struct mem_ref *ref)
 {
 	for (unsigned int i = 0; i < ref->n; i++)
-		mark_dirty(&ref->part[i].page);
+		page_dirty(&ref->part[i].page);
 }
 
 void ref_store(struct vcpu *cpu, const struct mem_ref *ref, const void *data)
@@ -224,7 +229,7 @@ void ref_store(struct vcpu *cpu, const struct mem_ref *ref, const void *data)
 	for (unsigned int i = 0; i < ref->n; i++) {
 		if (ref->part[i].page.host) {
 			copy(ref->part[i].page.host + ref->part[i].offset, from, ref->part[i].size);
-			mark_dirty(&ref->part[i].page);
+			page_dirty(&ref->part[i].page);
 		} else {
 			device_write(cpu, ref->part[i].page.gpa + ref->part[i].offset, from,
 				     ref->part[i].size);
@@ -269,7 +274,7 @@ void lin_write(struct vcpu *cpu, uint64_t lin, const void *data, unsigned int si
 
 		if (e->host) {
 			copy(e->host + (lin & PAGE_MASK), data, size);
-			mark_dirty(e);
+			page_dirty(e);
 			return;
 		}
 	}

@@ -295,6 +295,21 @@ static bool rename_stack(uint8_t *thunk, unsigned int length, unsigned int modrm
 	       count_gpr(&insn, REG_RSP) == 0;
 }
 
+/* Whether the thunk accesses as much of registers and memory as the original: outside of 64-bit mode
+ * VEX.W and EVEX.W are ignored where they would mean a general register of 64 bits. */
+static bool same_sizes(const struct insn *insn, const uint8_t *thunk, unsigned int length)
+{
+	struct insn other;
+
+	if (decode_insn(&other, thunk, length, INSN_MODE_64) != DECODE_OK)
+		return false;
+	for (unsigned int i = 0; i < 4; i++)
+		if (insn->operands[i].kind == OPERAND_GPR &&
+		    insn->operands[i].log2_size != other.operands[i].log2_size)
+			return false;
+	return insn->mem_size == other.mem_size;
+}
+
 static bool make_thunk(const struct insn *insn, const uint8_t *raw, bool lock, uint8_t *out,
 		       struct thunk_info *info)
 {
@@ -319,6 +334,13 @@ static bool make_thunk(const struct insn *insn, const uint8_t *raw, bool lock, u
 	}
 	memcpy(out + n, raw + insn->imm_at, insn->imm_size);
 	n += insn->imm_size;
+	/* The register in an immediate has three bits there: VBLENDVPS and its kin. */
+	if (insn->mode != INSN_MODE_64 && insn->desc->map == MAP_VEX_0F3A && insn->opcode >= 0x4a &&
+	    insn->opcode <= 0x4c)
+		out[n - 1] &= 0x7f;
+	if (insn->mode != INSN_MODE_64 && insn->encoding != ENC_LEGACY && (out[2] & 0x80) &&
+	    !same_sizes(insn, out, n))
+		out[2] &= 0x7f;
 	if (count_gpr(insn, REG_RSP)) {
 		for (unsigned int i = 0; i < 4; i++)
 			if (!(used >> stands_in[i] & 1))
@@ -342,18 +364,29 @@ static void serialize(void)
 	(void)eax, (void)ebx, (void)ecx, (void)edx;
 }
 
+static bool same_key(const struct thunk_key *a, const struct thunk_key *b)
+{
+	uint64_t x[2], y[2];
+
+	memcpy(x, a, 16);
+	memcpy(y, b, 16);
+	return x[0] == y[0] && x[1] == y[1];
+}
+
 static const struct thunk_info *find_thunk(struct vcpu *cpu, bool lock, unsigned int *slot)
 {
 	const struct insn *insn = cpu->insn;
 	struct native *native = cpu->native;
 	const uint8_t *raw = cpu->insn_bytes;
 	uint8_t code[THUNK_BYTES + INSN_MAX_BYTES + 1];
-	struct thunk_key key = {.kind = (uint8_t)(1 + insn->mode + 4 * lock)};
 	struct thunk_info info = {0};
+	struct thunk_key key;
 
-	memcpy(key.bytes, raw, insn->length);
+	/* Zeros fill the bytes behind the instruction. */
+	memcpy(key.bytes, raw, sizeof(key.bytes));
+	key.kind = (uint8_t)(1 + insn->mode + 4 * lock);
 	*slot = hash(&key);
-	if (!memcmp(&native->info[*slot].key, &key, sizeof(key)))
+	if (same_key(&native->info[*slot].key, &key))
 		return &native->info[*slot];
 	info.key = key;
 	if (!make_thunk(insn, raw, lock, code, &info))

@@ -40,8 +40,10 @@ static void soft_vm_free(struct vm *vm)
 {
 	if (!vm)
 		return;
-	for (unsigned int i = 0; vm->vcpus && i < vm->config.n_vcpus; i++)
+	for (unsigned int i = 0; vm->vcpus && i < vm->config.n_vcpus; i++) {
 		vcpu_free(vm->vcpus[i]);
+		vm->vcpus[i] = NULL;
+	}
 	while (vm->n_ranges)
 		mmu_unmap(vm, (gpa_t){vm->ranges[0].gpa}, vm->ranges[0].size, NULL);
 	free(vm->vcpus);

@@ -309,6 +309,7 @@ void ref_store(struct vcpu *cpu, const struct mem_ref *ref, const void *data);
 /* The memory itself where it is RAM inside one page; else NULL. */
 void *ref_host(const struct mem_ref *ref);
 void ref_dirty(const struct mem_ref *ref);
+void page_dirty(const struct tlb_entry *page); /* after writing to its host page */
 
 /* By linear address. [raises] */
 void lin_read(struct vcpu *cpu, uint64_t lin, void *data, unsigned int size, enum access access);

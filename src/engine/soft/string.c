@@ -5,6 +5,8 @@
  */
 #include "engine/soft/exec.h"
 
+#include <string.h>
+
 /* How many iterations may pass before run.c looks at interrupts again. */
 enum { BATCH = 256 };
 
@@ -115,6 +117,64 @@ static bool ends_repeat(struct vcpu *cpu, const struct insn *insn)
 	return insn->prefixes & PREFIX_REP ? !zf : zf;
 }
 
+/* How many elements of `size` bytes a page holds from an address on. */
+static uint64_t in_page(uint64_t lin, unsigned int size)
+{
+	return (PAGE_BYTES - (lin & PAGE_MASK)) / size;
+}
+
+/*
+ * Many iterations of REP MOVS or REP STOS at once: forward, inside of one page of RAM each.
+ * Returns how many were done; 0: they are to be done one by one. [raises]
+ */
+static uint64_t bulk(struct vcpu *cpu, const struct insn *insn, unsigned int size, uint64_t count)
+{
+	uint64_t from = 0, to, n = count;
+	const struct tlb_entry *e;
+	const uint8_t *source = NULL;
+	uint8_t *target;
+
+	if ((insn->op != OP_MOVS && insn->op != OP_STOS) || cpu->bits != 64 || cpu->debug_points ||
+	    (cpu->s.rflags & (FLAG_DF | FLAG_TF | FLAG_AC)) || count < 8)
+		return 0;
+	if (insn->op == OP_MOVS) {
+		from = seg_linear(cpu, insn->seg, count_read(cpu, REG_RSI), size, false);
+		if (in_page(from, size) < n)
+			n = in_page(from, size);
+	}
+	to = seg_linear(cpu, SEG_ES, count_read(cpu, REG_RDI), size, true);
+	if (in_page(to, size) < n)
+		n = in_page(to, size);
+	if (n < 2)
+		return 0;
+	if (insn->op == OP_MOVS) {
+		e = mmu_translate(cpu, from, mmu_data_access(cpu, false));
+		if (!e->code)
+			return 0;
+		source = e->code + (from & PAGE_MASK);
+	}
+	e = mmu_translate(cpu, to, mmu_data_access(cpu, true));
+	if (!e->host)
+		return 0;
+	target = e->host + (to & PAGE_MASK);
+	if (source) {
+		/* Overlapping upwards is how patterns are made: element by element. */
+		if (target > source && target < source + n * size)
+			return 0;
+		memmove(target, source, n * size);
+	} else {
+		uint64_t value = cpu->s.regs[REG_RAX];
+
+		for (uint64_t i = 0; i < n; i++)
+			memcpy(target + i * size, &value, size);
+	}
+	page_dirty(e);
+	if (source)
+		count_write(cpu, REG_RSI, wrap(insn, count_read(cpu, REG_RSI) + n * size));
+	count_write(cpu, REG_RDI, wrap(insn, count_read(cpu, REG_RDI) + n * size));
+	return n;
+}
+
 static void string(struct vcpu *cpu, const struct insn *insn, unsigned int size)
 {
 	uint64_t flags = cpu->resumed ? cpu->repeat_flags : cpu->s.rflags;
@@ -122,6 +182,13 @@ static void string(struct vcpu *cpu, const struct insn *insn, unsigned int size)
 	if (!insn_repeats(insn)) {
 		iterate(cpu, insn, size);
 		return;
+	}
+	/* 32-bit addresses lose their upper halves even where the first access faults. */
+	if (cpu->bits == 64 && insn->addrsize == 4 && count_read(cpu, REG_RCX)) {
+		if (insn->desc->implicit_read & (1u << REG_RSI))
+			count_write(cpu, REG_RSI, count_read(cpu, REG_RSI));
+		if (insn->desc->implicit_read & (1u << REG_RDI))
+			count_write(cpu, REG_RDI, count_read(cpu, REG_RDI));
 	}
 	/* A fault leaves the flags as they were before (SDM volume 2B, "REP"). */
 	for (unsigned int n = 0;; n++) {
@@ -135,6 +202,14 @@ static void string(struct vcpu *cpu, const struct insn *insn, unsigned int size)
 			cpu->repeat = true;
 			cpu->repeat_flags = flags;
 			return;
+		}
+		{
+			uint64_t done = bulk(cpu, insn, size, count);
+
+			if (done) {
+				count_write(cpu, REG_RCX, count - done);
+				continue;
+			}
 		}
 		cpu->s.rflags = flags;
 		iterate(cpu, insn, size);

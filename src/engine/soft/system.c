@@ -322,15 +322,13 @@ static void exec_descriptor(struct vcpu *cpu, const struct insn *insn)
 			reg_write(cpu, insn->operands[0].reg, insn->opsize, value);
 		break;
 	default: { /* ARPL */
-		struct place p;
-		uint64_t to;
+		/* It writes only what it changes. */
+		uint64_t to = operand_read(cpu, 0);
 
-		place_open(cpu, 0, &p);
-		to = place_load(cpu, &p);
 		selector = (uint16_t)operand_read(cpu, 1);
 		ok = (to & 3) < (selector & 3u);
 		if (ok)
-			place_store(cpu, &p, (to & ~3ull) | (selector & 3u));
+			operand_write(cpu, 0, (to & ~3ull) | (selector & 3u));
 		set_zf(cpu, ok);
 	}
 	}

@@ -30,6 +30,7 @@ struct diff_case {
 	struct diff_state in;
 	uint8_t code[64]; /* at DIFF_CODE + offset, INT3 around it */
 	uint32_t code_size, code_offset;
+	bool compatibility; /* 32-bit code */
 	/* Of the native run: */
 	struct diff_state out;
 	uint64_t vector, error_code, address;
@@ -50,5 +51,5 @@ void diff_native_stop(void);
 
 /* Random cases (diff_gen.c): `count` instructions, single ones also of kinds that sequences leave
  * out. The state is random but for what addresses memory. */
-void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count);
+void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count, bool compatibility);
 uint64_t diff_random(uint64_t *seed);

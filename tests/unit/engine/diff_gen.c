@@ -76,7 +76,7 @@ static uint64_t random_address(uint64_t *seed, unsigned int size)
 /* ---- Encodings ---- */
 
 static void emit_vex(const struct opcode *row, uint64_t *seed, uint8_t *b, unsigned int *n,
-		     bool evex)
+		     bool evex, bool compatibility)
 {
 	uint8_t random = (uint8_t)diff_random(seed), pp = (uint8_t)below(seed, 4);
 
@@ -84,6 +84,8 @@ static void emit_vex(const struct opcode *row, uint64_t *seed, uint8_t *b, unsig
 		uint8_t map = (uint8_t)(row->map <= MAP_EVEX_0F3A ? row->map - MAP_EVEX_0F + 1
 								  : row->map - MAP_EVEX_5 + 5);
 
+		if (compatibility)
+			random |= 0xc0; /* else it is BOUND */
 		b[(*n)++] = 0x62;
 		b[(*n)++] = (uint8_t)(map | (random & 0xf0));
 		random = (uint8_t)diff_random(seed);
@@ -93,6 +95,8 @@ static void emit_vex(const struct opcode *row, uint64_t *seed, uint8_t *b, unsig
 			random &= 0x68; /* no mask, no broadcast */
 		b[(*n)++] = random;
 	} else {
+		if (compatibility)
+			random |= 0xc0; /* else it is LES */
 		b[(*n)++] = 0xc4;
 		b[(*n)++] = (uint8_t)((random & 0xe0) | (row->map - MAP_VEX_0F + 1));
 		random = (uint8_t)diff_random(seed);
@@ -100,7 +104,8 @@ static void emit_vex(const struct opcode *row, uint64_t *seed, uint8_t *b, unsig
 	}
 }
 
-static void emit_legacy(const struct opcode *row, uint64_t *seed, uint8_t *b, unsigned int *n)
+static void emit_legacy(const struct opcode *row, uint64_t *seed, uint8_t *b, unsigned int *n,
+			bool compatibility)
 {
 	if (chance(seed, 25))
 		b[(*n)++] = 0x66;
@@ -110,7 +115,7 @@ static void emit_legacy(const struct opcode *row, uint64_t *seed, uint8_t *b, un
 		b[(*n)++] = 0x67;
 	if ((row->attrs & OPC_LOCK) ? chance(seed, 20) : chance(seed, 1))
 		b[(*n)++] = 0xf0;
-	if (chance(seed, 50))
+	if (!compatibility && chance(seed, 50))
 		b[(*n)++] = (uint8_t)(0x40 | below(seed, 16));
 	if (row->map != MAP_1B)
 		b[(*n)++] = 0x0f;
@@ -123,6 +128,11 @@ static void emit_legacy(const struct opcode *row, uint64_t *seed, uint8_t *b, un
 /* What can't be compared, or would hurt the child. */
 static bool excluded(const struct insn *insn)
 {
+	/* LOCK with the second name of 80, which the decoder refuses. */
+	if (insn->desc->map == MAP_1B && insn->opcode == 0x82 && (insn->prefixes & PREFIX_LOCK))
+		return true;
+	if (insn->op == OP_BOUND || insn->op == OP_ARPL)
+		return false;
 	switch (insn_class(insn)) {
 	case INSN_SYSTEM:
 	case INSN_IO:
@@ -149,6 +159,8 @@ static bool excluded(const struct insn *insn)
 	case OP_LFS:
 	case OP_LGS:
 	case OP_LSS:
+	case OP_LDS:
+	case OP_LES:
 		return true;
 	default:
 		break;
@@ -161,7 +173,8 @@ static bool excluded(const struct insn *insn)
 }
 
 /* One random instruction that decodes. */
-static unsigned int random_instruction(uint64_t *seed, uint8_t *bytes, struct insn *insn)
+static unsigned int random_instruction(uint64_t *seed, uint8_t *bytes, struct insn *insn,
+				       bool compatibility)
 {
 	for (;;) {
 		const struct opcode *row = &opcode_table[1 + below(seed, opcode_table_size - 1)];
@@ -169,16 +182,18 @@ static unsigned int random_instruction(uint64_t *seed, uint8_t *bytes, struct in
 		unsigned int n = 0;
 
 		if (row->map >= MAP_EVEX_0F)
-			emit_vex(row, seed, b, &n, true);
+			emit_vex(row, seed, b, &n, true, compatibility);
 		else if (row->map >= MAP_VEX_0F)
-			emit_vex(row, seed, b, &n, false);
+			emit_vex(row, seed, b, &n, false, compatibility);
 		else
-			emit_legacy(row, seed, b, &n);
+			emit_legacy(row, seed, b, &n, compatibility);
 		b[n++] = (uint8_t)(row->opcode +
 				   below(seed, (uint64_t)(row->last_opcode - row->opcode) + 1));
 		for (unsigned int i = n; i < 15; i++)
 			b[i] = (uint8_t)diff_random(seed);
-		if (decode_insn(insn, b, 15, INSN_MODE_64) != DECODE_OK || excluded(insn))
+		if (decode_insn(insn, b, 15, compatibility ? INSN_MODE_32 : INSN_MODE_64) !=
+			    DECODE_OK ||
+		    excluded(insn))
 			continue;
 		memcpy(bytes, b, insn->length);
 		return insn->length;
@@ -307,12 +322,13 @@ static void aim(struct diff_case *c, uint64_t *seed, const struct insn *insn, ui
 	}
 }
 
-void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count)
+void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count, bool compatibility)
 {
 	static const uint32_t flags[] = {1, 4, 16, 64, 128, 0x800};
 	uint64_t rip;
 
 	c->code_size = 0;
+	c->compatibility = compatibility;
 	c->code_offset = (uint32_t)(64 + below(seed, 3000));
 	rip = DIFF_CODE + c->code_offset;
 	for (unsigned int i = 0; i < 16; i++)
@@ -323,7 +339,7 @@ void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count)
 	c->in.regs[REG_RSI] = random_address(seed, 16);
 	c->in.regs[REG_RDI] = random_address(seed, 16);
 	if (chance(seed, 50))
-		c->in.regs[REG_RCX] = below(seed, 20);
+		c->in.regs[REG_RCX] = below(seed, chance(seed, 80) ? 20 : 700);
 	c->in.rip = rip;
 	c->in.rflags = 0x202;
 	for (unsigned int i = 0; i < 6; i++)
@@ -337,13 +353,16 @@ void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count)
 		struct insn insn;
 
 		do
-			random_instruction(seed, bytes, &insn);
+			random_instruction(seed, bytes, &insn, compatibility);
 		while (count > 1 && (insn.desc->attrs & OPC_ENDS_BLOCK) && i + 1 < count);
 		if (insn.has_mem)
 			aim(c, seed, &insn, bytes, rip);
-		if (insn_repeats(&insn) && c->in.regs[REG_RCX] > 64)
+		if (insn_repeats(&insn) && c->in.regs[REG_RCX] > 700)
 			c->in.regs[REG_RCX] &= 15;
 		c->code_size += insn.length;
 		rip += insn.length;
 	}
+	if (compatibility)
+		for (unsigned int i = 0; i < 16; i++)
+			c->in.regs[i] = i < 8 ? (uint32_t)c->in.regs[i] : 0;
 }

@@ -85,6 +85,9 @@ static void on_start(int signo, siginfo_t *info, void *context)
 	memcpy(&host, uc, sizeof(host));
 	memcpy(host_fpu, uc->uc_mcontext.fpregs, frame_size((uint8_t *)uc->uc_mcontext.fpregs) + 4);
 	load(uc, &current->in);
+	/* CS, GS, FS, SS by 16 bits each. */
+	uc->uc_mcontext.gregs[REG_CSGSFS] &= ~0xffffll;
+	uc->uc_mcontext.gregs[REG_CSGSFS] |= current->compatibility ? 0x23 : 0x33;
 }
 
 static void on_end(int signo, siginfo_t *info, void *context)
@@ -158,6 +161,8 @@ static _Noreturn void child_main(int in, int out)
 		    map_at(fd, DIFF_DATA + i * 4096, 4096, 4096 + i * 4096,
 			   PROT_READ | (i == DIFF_READ_ONLY ? 0 : PROT_WRITE)) == MAP_FAILED)
 			_exit(2);
+	/* What 32-bit code reads and writes by; 64-bit code doesn't care. */
+	__asm__ volatile("mov %0, %%ds; mov %0, %%es" : : "r"(0x2b));
 	sigaltstack(&alt, NULL);
 	sa.sa_sigaction = on_start;
 	sigaction(SIGUSR1, &sa, NULL);

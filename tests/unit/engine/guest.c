@@ -25,8 +25,11 @@ static bool has_error_code(unsigned int vector)
 static void report(struct guest *g, unsigned int vector)
 {
 	struct vcpu *cpu = g->cpu[0];
-	const uint64_t *frame = (const uint64_t *)(const void *)(g->ram + cpu->s.regs[REG_RSP]);
+	uint64_t words[7], *frame = words, at = cpu->s.regs[REG_RSP];
 
+	if (at > GUEST_RAM - sizeof(words))
+		return;
+	memcpy(words, g->ram + at, sizeof(words));
 	/* The stub has pushed RAX. */
 	frame++;
 	g->vector = vector;
