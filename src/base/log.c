@@ -30,6 +30,11 @@ void log_to_fd(int fd)
 	sink.fd = fd;
 }
 
+bool log_is_json(void)
+{
+	return sink.format == LOG_FORMAT_JSON;
+}
+
 bool log_enabled(enum log_level level)
 {
 	return sink.fd >= 0 && level <= sink.level;

@@ -17,6 +17,7 @@ void log_init(enum log_level level, enum log_format format);
 void log_to_fd(int fd);
 
 bool log_enabled(enum log_level level);
+bool log_is_json(void);
 
 /* "error", "warn", "info", "debug". Errors: EINVAL. */
 int log_parse_level(const char *name, enum log_level *level, struct error *err);

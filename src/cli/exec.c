@@ -94,6 +94,8 @@ static int start_process(const struct guest *g, const struct exec_options *o, in
 			return rc;
 	}
 	p->stdio = stdio;
+	/* What comes before the command runs is kept for it. */
+	relay_block_signals();
 	rc = container_exec(init_pidfd, g->id, p, &pid, &pidfd, &console, err);
 	for (int i = 0; i < 3; i++)
 		if (stdio[i] > 2)
@@ -103,7 +105,6 @@ static int start_process(const struct guest *g, const struct exec_options *o, in
 	if (o->terminal)
 		streams.in = streams.out = console;
 	relay.stdin_too = o->terminal ? o->interactive : streams.in >= 0;
-	relay_block_signals();
 	return relay_process(pidfd, &streams, &relay, status, err);
 }
 

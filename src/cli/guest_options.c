@@ -8,6 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* With less the kernel kills the guest before it has begun. */
+#define MEMORY_AT_LEAST (4 << 20)
+
 static const char default_path[] =
 	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -181,8 +184,12 @@ static int set_config(struct guest_config *c, const struct guest_options *o,
 	}
 	if (!rc && o->stop_signal)
 		rc = guest_parse_signal(o->stop_signal, &signo, err);
-	if (!rc && o->hostname)
-		rc = guest_check_name(o->hostname, err);
+	if (!rc && o->hostname && guest_check_name(o->hostname, err) < 0) {
+		rc = error_set(err, EINVAL, "--hostname: '%s' is not a host name", o->hostname);
+		error_hint(err, "letters, digits, '-' and '.', beginning with a letter or digit");
+	}
+	if (!rc && o->memory_bytes && o->memory_bytes < MEMORY_AT_LEAST)
+		rc = error_set(err, ERANGE, "--memory: less than 4 MiB is too little to start in");
 	if (!rc)
 		rc = set_str(&c->cwd, o->workdir, &image->workdir, err);
 	if (!rc && c->cwd && c->cwd[0] != '/')
@@ -192,7 +199,9 @@ static int set_config(struct guest_config *c, const struct guest_options *o,
 	if (!rc)
 		rc = set_str(&c->hostname, o->hostname, NULL, err);
 	if (!rc)
-		rc = set_str(&c->stop_signal, o->stop_signal, &image->stop_signal, err);
+		/* The image speaks of its own command. */
+		rc = set_str(&c->stop_signal, o->stop_signal,
+			     n_operands == 1 ? &image->stop_signal : NULL, err);
 	if (!rc)
 		rc = set_network(c, o->network, err);
 	if (!rc)

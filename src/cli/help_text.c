@@ -11,7 +11,7 @@ const char *help_section(enum verb_section section)
 		[VERB_GUESTS] = "Guests",
 		[VERB_WATCH] = "Looking at guests and into them",
 		[VERB_MOVE] = "Snapshots, copies and moves",
-		[VERB_STORE] = "Images, volumes and networks",
+		[VERB_STORE] = "Images",
 		[VERB_HOST] = "The host",
 	};
 

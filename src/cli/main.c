@@ -8,6 +8,7 @@
 #include "cli/help_text.h"
 #include "cli/verbs.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,11 @@
 int lodge_fail(const struct error *err)
 {
 	fflush(stdout); /* what was said before stands before */
+	if (log_is_json()) {
+		log_error("%s%s%s%s", err->message[0] ? err->message : strerror(err->code),
+			  err->hint[0] ? " (" : "", err->hint, err->hint[0] ? ")" : "");
+		return err->exit_status ?: EXIT_LODGE;
+	}
 	fprintf(stderr, "lodge: %s", err->message[0] ? err->message : strerror(err->code));
 	if (err->hint[0])
 		fprintf(stderr, " (%s)", err->hint);
@@ -59,6 +65,14 @@ static int run(struct invocation *inv, int argc, char **argv, struct error *err)
 	return inv->verb->run(inv, err);
 }
 
+/* Descriptors that we open must not become somebody's standard input or output. */
+static void open_standard_descriptors(void)
+{
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			open("/dev/null", O_RDWR); /* the lowest free number: fd */
+}
+
 int main(int argc, char **argv)
 {
 	autoinvocation struct invocation inv = {};
@@ -66,6 +80,7 @@ int main(int argc, char **argv)
 	const char *slash;
 	int status;
 
+	open_standard_descriptors();
 	if (argc > 0) {
 		slash = strrchr(argv[0], '/');
 		if (str_eq(slash ? slash + 1 : argv[0], "lodge-oci"))

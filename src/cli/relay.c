@@ -7,6 +7,7 @@
 #include "guest/control.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -467,6 +468,14 @@ int relay_guest(int client_fd, const struct relay_options *options, int *status,
 	if (rc == -EPIPE)
 		error_hint(err, "it was killed, and the guest with it; 'lodge ls -a' tidies up");
 	return rc;
+}
+
+int relay_status(int status, const struct guest *guest)
+{
+	if (status != RELAY_DETACHED)
+		return status;
+	fprintf(stderr, "\nlodge: detached from '%s', which goes on\n", guest->name);
+	return 0;
 }
 
 int relay_wait_started(int client_fd, struct error *err)

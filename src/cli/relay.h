@@ -39,6 +39,9 @@ struct relay_options {
 int relay_guest(int client_fd, const struct relay_options *options, int *status, bool *started,
 		struct error *err);
 
+/* The status to exit with after relay_guest(); says so where the user has detached. */
+int relay_status(int status, const struct guest *guest);
+
 /* Waits until a guest that was started without being attached runs. */
 int relay_wait_started(int client_fd, struct error *err);
 

@@ -1,5 +1,6 @@
 /* `lodge run` and `lodge create`: a new guest from an image. */
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "cli/guest_options.h"
 #include "cli/relay.h"
 
@@ -40,11 +41,7 @@ static int attached(struct state *s, const struct guest *g, const struct guest_o
 
 	if (rc < 0)
 		return rc;
-	if (status == RELAY_DETACHED) {
-		fprintf(stderr, "lodge: detached from '%s', which goes on\n", g->name);
-		return 0;
-	}
-	return status;
+	return relay_status(status, g);
 }
 
 static int run_run(struct invocation *inv, struct error *err)
@@ -73,8 +70,11 @@ static int run_run(struct invocation *inv, struct error *err)
 	relay_block_signals();
 	g->state = GUEST_RUNNING;
 	rc = guest_create(s, g, &lock, err);
-	if (!rc)
+	if (!rc) {
+		log_debug("created guest %s (%s) of image %s, ids from %lld", g->name, g->id,
+			  g->image, (long long)g->id_base);
 		rc = guest_start(s, g, &lock, o->interactive && !o->detach, &client, err);
+	}
 	if (rc < 0)
 		return rc;
 	if (o->detach)

@@ -62,7 +62,7 @@ static int start_attached(struct invocation *inv, struct error *err)
 		rc = relay_guest(client, &relay, &status, &started, err);
 	if (rc < 0)
 		return rc;
-	return status == RELAY_DETACHED ? 0 : status;
+	return relay_status(status, g);
 }
 
 static int start_run(struct invocation *inv, struct error *err)
@@ -129,7 +129,7 @@ static int attach_run(struct invocation *inv, struct error *err)
 	rc = relay_guest(client, &relay, &status, &started, err);
 	if (rc < 0)
 		return rc;
-	return status == RELAY_DETACHED ? 0 : status;
+	return relay_status(status, g);
 }
 
 static const struct verb_option attach_options[] = {

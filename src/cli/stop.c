@@ -85,6 +85,7 @@ static int kill_one(struct state *s, struct guest *g, const void *options, struc
 {
 	const struct kill_options *o = options;
 	struct control_signal message;
+	struct control_exit end;
 	autofd int fd = -EBADF;
 	int signo, rc;
 
@@ -94,7 +95,16 @@ static int kill_one(struct state *s, struct guest *g, const void *options, struc
 	if (rc < 0)
 		return rc;
 	message.signo = signo;
-	return control_send(fd, CONTROL_SIGNAL, &message, sizeof(message), err);
+	rc = control_send(fd, CONTROL_SIGNAL, &message, sizeof(message), err);
+	if (rc < 0 || signo != SIGKILL)
+		return rc;
+	/* There is no doubt about what it does, so that the next command may count on it. */
+	rc = control_wait_exit(fd, &end, err);
+	if (rc == -EPIPE) {
+		error_clear(err);
+		rc = 0;
+	}
+	return rc;
 }
 
 static int kill_run(struct invocation *inv, struct error *err)
@@ -118,7 +128,7 @@ const struct verb verb_kill = {
 		"a "
 		"process that it has no handler for; for a command (not for a system's init) Lodge "
 		"makes up for that, so that `lodge kill -s TERM` ends what TERM would end "
-		"elsewhere.",
+		"elsewhere. With KILL it returns when the guests have ended.",
 	.examples = "    lodge kill web\n    lodge kill -s HUP web",
 	.options = kill_options,
 	.options_size = sizeof(struct kill_options),

@@ -28,6 +28,8 @@ static int exec_error(const char *command, int code, struct error *err)
 		error_set(err, code, "the container has no command '%s'", command);
 	else
 		error_sys(err, code, "execute '%s' in the container", command);
+	if (code == EPERM)
+		error_hint(err, "it may want a capability that the guest does not have: --cap-add");
 	err->exit_status = code == ENOENT || code == ENOTDIR ? 127 : 126;
 	return -code;
 }

@@ -177,6 +177,8 @@ int init_run(const struct container_spec *spec, int sock, struct error *err)
 	rc = become_root(err);
 	if (!rc)
 		rc = mount_own(spec, err);
+	if (!rc && spec->first_start && spec->hostname)
+		identity_write(spec);
 	if (!rc)
 		rc = send_mount_ns(sock, err);
 	if (rc < 0)

@@ -107,6 +107,9 @@ int descriptors_drop(int *sock, struct error *err);
 /* exec.c: a session keyring of its own. Keys know no namespaces: it would have the host's. */
 int keyring_leave(struct error *err);
 
+/* identity.c: /etc/hostname, /etc/hosts, /etc/resolv.conf in our root, as far as it lets us. */
+void identity_write(const struct container_spec *spec);
+
 /* What init and a joining process do in the same way, last: become the user, drop everything, and
  * execute. Returns only on failure, with err->exit_status set. */
 struct exec_args {

@@ -243,6 +243,38 @@ static int make_read_only(int root_fd, const char *path, struct error *err)
 	return rc < 0 ? rc : mount_over(cover, target, path, err);
 }
 
+/* Each boot of a system has an id of its own, by which its journal tells one from the other; the
+ * host's stays the same. The file is on /dev for the moment only. */
+static int mount_boot_id(int root_fd, struct error *err)
+{
+	static const char path[] = "/proc/sys/kernel/random/boot_id";
+	autofd int target = mount_open_own(root_fd, path, err);
+	autofd int dev = mount_open_own(root_fd, "/dev", err);
+	autofree char *id = NULL;
+	autofd int file = -EBADF;
+	autofd int cover = -EBADF;
+	int rc;
+
+	if (target < 0 || dev < 0)
+		return target < 0 ? target : dev;
+	rc = file_read_at(AT_FDCWD, "/proc/sys/kernel/random/uuid", 64, &id, NULL, err);
+	if (rc < 0)
+		return rc;
+	file = file_open_at(dev, ".boot_id", O_RDWR | O_CREAT | O_EXCL, 0444, err);
+	if (file < 0)
+		return file;
+	rc = fd_write_full(file, id, strlen(id), err);
+	if (!rc)
+		cover = rc = mount_clone(file, "", false, err);
+	if (rc >= 0)
+		rc = mount_set(cover, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, -1,
+			       false, err);
+	if (rc >= 0)
+		rc = mount_over(cover, target, path, err);
+	unlinkat(dev, ".boot_id", 0);
+	return rc < 0 ? rc : 0;
+}
+
 int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct error *err)
 {
 	static const struct mount_option proc_options[] = {{"source", "proc"}};
@@ -291,6 +323,8 @@ int rootfs_mount_proc_sys(const struct container_spec *spec, int root_fd, struct
 		return error_set(err, EINVAL, "the container's /dev/null is not one");
 	for (size_t i = 0; !rc && i < ARRAY_SIZE(masked); i++)
 		rc = mask(root_fd, empty, null, masked[i], err);
+	if (!rc && spec->system)
+		rc = mount_boot_id(root_fd, err);
 	for (size_t i = 0; !rc && i < n_read_only; i++)
 		rc = make_read_only(root_fd, read_only[i], err);
 	return rc;

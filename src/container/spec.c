@@ -20,6 +20,7 @@ void container_spec_clear(struct container_spec *spec)
 	free(spec->user);
 	free(spec->upper_dir);
 	free(spec->hostname);
+	free(spec->resolv_conf);
 	container_binds_free(spec->binds, spec->n_binds);
 	free(spec->cgroup_name);
 	*spec = (struct container_spec){0};

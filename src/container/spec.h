@@ -46,6 +46,8 @@ struct container_spec {
 	bool root_volatile;
 
 	char *hostname;
+	bool first_start;  /* the root has never been written: it gets the files that name it */
+	char *resolv_conf; /* text of the host's, where the container is on the host's network */
 	struct container_bind *binds;
 	size_t n_binds;
 

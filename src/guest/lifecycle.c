@@ -29,6 +29,8 @@ static int try_lock(struct state *s, const char *id, int *lock_fd, struct error 
 		autofd int fd = dir_make_open(s->run_fd, path, 0700, err);
 		struct stat ours, there;
 
+		if (fd == -ENOENT)
+			continue; /* somebody's sweep took it between making and opening */
 		if (fd < 0)
 			return fd;
 		if (flock(fd, LOCK_EX | LOCK_NB) < 0)
@@ -237,4 +239,5 @@ void guest_sweep(struct state *s)
 	each_guest_dir(s, s->run_fd, sweep_run_dir);
 	each_guest_dir(s, s->fd, sweep_state_dir);
 	image_unmount_unused(s);
+	image_sweep_work(s);
 }

@@ -39,7 +39,8 @@ static int make_upper(struct monitor *m, struct error *err)
 {
 	struct stat root;
 
-	if (mkdirat(m->files_fd, "rw/upper", 0755) < 0) {
+	m->first_start = mkdirat(m->files_fd, "rw/upper", 0755) == 0;
+	if (!m->first_start) {
 		if (errno == EEXIST)
 			return 0;
 		return error_sys(err, errno, "make directory rw/upper");
@@ -97,6 +98,7 @@ static int make_spec(struct monitor *m, struct container_spec *spec, struct erro
 		.cwd = config->cwd,
 		.user = config->user,
 		.hostname = config->hostname,
+		.first_start = m->first_start,
 		.args = config->args,
 		.binds = config->binds,
 		.n_binds = config->n_binds,
@@ -111,6 +113,10 @@ static int make_spec(struct monitor *m, struct container_spec *spec, struct erro
 		rc = strv_push(&spec->env, "container=lodge", err);
 	if (!rc && config->terminal)
 		rc = strv_push(&spec->env, "TERM=xterm-256color", err);
+	/* A host without one has no resolver to share. */
+	if (!rc && config->host_network && m->first_start)
+		file_read_at(AT_FDCWD, "/etc/resolv.conf", 64 << 10, &spec->resolv_conf, NULL,
+			     NULL);
 	spec->upper_dir = str_printf("%s/guests/%s/rw", m->state->dir, m->guest->id);
 	if (!rc && !spec->upper_dir)
 		rc = error_oom(err);
@@ -122,6 +128,7 @@ static void spec_clear(struct container_spec *spec)
 {
 	strv_free(&spec->env);
 	free(spec->upper_dir);
+	free(spec->resolv_conf);
 }
 
 static void on_child(void *data, int status);
@@ -696,6 +703,7 @@ int guest_start(struct state *s, struct guest *g, int *lock_fd, bool stdin_too, 
 		guest_unlock(s, g->id, lock_fd);
 		return rc;
 	}
+	log_debug("guest %s: its monitor is process %d", g->name, pid);
 	fd_close(lock_fd); /* the monitor has it */
 	*client_fd = steal_fd(&ours);
 	return 0;

@@ -54,6 +54,7 @@ struct monitor {
 	int diary_fd;         /* where our log goes once the guest has settled */
 	int64_t started_ms;   /* when it was started last, by the monotonic clock */
 	unsigned int hurried; /* reboots in a row that came too soon after the one before */
+	bool first_start;     /* its root has never been written */
 	bool stopping;        /* asked to stop */
 	bool timed_out;       /* and killed since it did not */
 	int killed_for;       /* the signal without a handler that SIGKILL was sent in place of */

@@ -4,14 +4,15 @@
  * and we take it and its children down in order; and it inherits the working directory's lock, so
  * that nobody sweeps what it still writes when we are killed.
  */
+#include "base/file.h"
 #include "base/log.h"
 #include "image/internal.h"
 
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 extern char **environ;
@@ -30,31 +31,57 @@ static int make_environment(struct strv *env, struct error *err)
 	return rc;
 }
 
-/* Both of the program's outputs are one pipe. Descriptor 3 is the lock. */
+/* The child's part. It ends with us: what works on for a command that was killed keeps its lock, so
+ * that nobody could clean up. Returns only when the program could not be executed. */
+static int become(const struct helper *h, int lock_fd, int write_end, char **env, pid_t parent)
+{
+	struct sigaction action = {.sa_handler = SIG_DFL};
+	int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	sigset_t none;
+
+	for (int signo = 1; signo < NSIG; signo++)
+		sigaction(signo, &action, NULL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (null < 0 || dup2(null, 0) < 0 || dup2(write_end, 1) < 0 || dup2(write_end, 2) < 0 ||
+	    dup2(lock_fd, 3) < 0 || setpgid(0, 0) < 0 ||
+	    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0)
+		return errno;
+	if (getppid() != parent)
+		return ECHILD;
+	execvpe(h->argv[0], (char *const *)h->argv, env);
+	return errno;
+}
+
+/* Both of the program's outputs are one pipe. Descriptor 3 is the lock. Returns 0 or an errno. */
 static int spawn(const struct helper *h, int lock_fd, int write_end, char **env, pid_t *pid)
 {
-	posix_spawn_file_actions_t actions;
-	posix_spawnattr_t attr;
-	sigset_t none, defaults;
-	int rc;
+	autofd int failure_read = -EBADF;
+	autofd int failure_write = -EBADF;
+	pid_t parent = getpid();
+	int fds[2], code = 0;
 
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&actions, write_end, 1);
-	posix_spawn_file_actions_adddup2(&actions, write_end, 2);
-	posix_spawn_file_actions_adddup2(&actions, lock_fd, 3);
-	posix_spawnattr_init(&attr);
-	sigemptyset(&none);
-	sigfillset(&defaults);
-	posix_spawnattr_setsigmask(&attr, &none);
-	posix_spawnattr_setsigdefault(&attr, &defaults);
-	posix_spawnattr_setpgroup(&attr, 0);
-	posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
-						POSIX_SPAWN_SETPGROUP);
-	rc = posix_spawnp(pid, h->argv[0], &actions, &attr, (char *const *)h->argv, env);
-	posix_spawnattr_destroy(&attr);
-	posix_spawn_file_actions_destroy(&actions);
-	return rc;
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return errno;
+	failure_read = fds[0];
+	/* Out of the way of 0 to 3. */
+	failure_write = fcntl(fds[1], F_DUPFD_CLOEXEC, 10);
+	close(fds[1]);
+	if (failure_write < 0)
+		return errno;
+	*pid = fork();
+	if (*pid < 0)
+		return errno;
+	if (*pid == 0) {
+		code = become(h, lock_fd, write_end, env, parent);
+		_exit(write(failure_write, &code, sizeof(code)) < 0 ? 126 : 127);
+	}
+	fd_close(&failure_write);
+	if (fd_read_full(failure_read, &code, sizeof(code), NULL) == (ssize_t)sizeof(code)) {
+		waitpid(*pid, NULL, 0);
+		return code;
+	}
+	return 0;
 }
 
 struct lines {
@@ -133,7 +160,7 @@ int helper_run(struct helper *h, const struct image_work *work, struct error *er
 	autofd int write_end = -EBADF;
 	int pipe_fds[2], status, rc;
 	autostrv struct strv env = {0};
-	pid_t pid;
+	pid_t pid = -1;
 
 	rc = make_environment(&env, err);
 	if (rc < 0)

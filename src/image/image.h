@@ -12,9 +12,9 @@
  * and one database transaction. What a killed command left is swept by the next that changes the
  * store.
  *
- * The manifest (all but the first four keys may be missing):
+ * The manifest (all but the first three keys may be missing):
  *
- *     { "schema": 1, "architecture": "amd64", "created": SECONDS,
+ *     { "schema": 1, "architecture": "amd64",
  *       "rootfs": {"sha256": HEX, "size": BYTES},
  *       "config": {"cmd": [...], "entrypoint": [...], "env": ["K=V"...], "workdir": "/",
  *                  "user": "0:0", "stop_signal": "SIGRTMIN+3"},
@@ -161,6 +161,9 @@ int image_mount(struct state *state, const char *digest, struct image_mount *mou
  * fine. Nobody has to call it: the next image_mount() takes over what a killed process left.
  */
 void image_unmount(struct state *state, struct image_mount *mount);
+
+/* Removes what killed imports and builds left. */
+void image_sweep_work(struct state *state);
 
 /* Takes away the mounts that no guest holds: after monitors were killed. */
 void image_unmount_unused(struct state *state);

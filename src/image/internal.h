@@ -51,7 +51,7 @@ void image_work_end(struct image_work *work);
 char *image_work_path(const struct image_work *work, const char *name);
 
 /*
- * Turns root.erofs in the working directory and a manifest, whose "rootfs" and "created" are set
+ * Turns root.erofs in the working directory and a manifest, whose "rootfs" is set
  * here, into an image with this name. When it returns 0 the image survives a power cut.
  */
 int image_publish(struct image_work *work, const char *name, json_t *manifest, struct image **image,

@@ -113,7 +113,7 @@ char *image_work_path(const struct image_work *work, const char *name)
 
 /* Sweeping */
 
-static void sweep_work(struct state *state)
+void image_sweep_work(struct state *state)
 {
 	struct error err = {0};
 	autodir DIR *dir = NULL;
@@ -185,7 +185,7 @@ void image_sweep(struct state *state)
 	autowork struct image_work trash = IMAGE_WORK_INIT;
 	struct error err = {0};
 
-	sweep_work(state);
+	image_sweep_work(state);
 	if (image_work_begin(state, &trash, &err) == 0)
 		sweep_images(state, &trash);
 	else
@@ -252,7 +252,6 @@ static int complete(struct image_work *work, json_t *manifest, char **text, uint
 	*created_at = state_now();
 	if (json_object_set_new(manifest, "schema", json_integer(1)) < 0 ||
 	    json_object_set_new(manifest, "architecture", json_string("amd64")) < 0 ||
-	    json_object_set_new(manifest, "created", json_integer(*created_at)) < 0 ||
 	    json_object_set_new(
 		    manifest, "rootfs",
 		    json_pack("{s:s, s:I}", "sha256", hex, "size", (json_int_t)st.st_size)) < 0)
@@ -263,8 +262,8 @@ static int complete(struct image_work *work, json_t *manifest, char **text, uint
 	return file_replace_at(work->fd, MANIFEST_FILE, *text, strlen(*text), 0600, err);
 }
 
-/* Under the store's lock and in a transaction: either the image is there already (the same tree,
- * imported in the same second), or ours moves to its place. */
+/* Under the store's lock and in a transaction: either the image is there already (the same tree from
+ * the same source), or ours moves to its place. */
 static int move_in(struct image_work *work, const char *digest, bool known, struct error *err)
 {
 	struct state *state = work->state;

@@ -53,16 +53,19 @@ static void bit_test(struct vcpu *cpu, const struct insn *insn)
 			ref_dirty(&ref);
 			value = old & one ? mask : 0;
 		} else {
+			bool lock = (insn->prefixes & PREFIX_LOCK) && ref_is_ram(&ref);
 			uint64_t changed;
 
-			pthread_mutex_lock(&cpu->vm->split_lock);
+			if (lock)
+				pthread_mutex_lock(&cpu->vm->split_lock);
 			ref_load(cpu, &ref, &value);
 			changed = insn->op == OP_BTS   ? value | mask
 				  : insn->op == OP_BTR ? value & ~mask
 						       : value ^ mask;
 			if (write)
 				ref_store(cpu, &ref, &changed);
-			pthread_mutex_unlock(&cpu->vm->split_lock);
+			if (lock)
+				pthread_mutex_unlock(&cpu->vm->split_lock);
 		}
 		write = false;
 	}

@@ -80,17 +80,21 @@ static void run(struct vcpu *cpu, void *memory, bool lock)
 		host_fault(cpu, trap);
 }
 
-/* A locked access that no host instruction can do on guest memory: across pages, on a device. */
+/* A locked access that no host instruction can do on guest memory: across pages, on a device. The
+ * lock excludes others of its kind; it is not held while the board is called. */
 static void run_split(struct vcpu *cpu, const struct mem_ref *ref, void *buffer)
 {
+	bool lock = ref_is_ram(ref);
 	int trap;
 
-	pthread_mutex_lock(&cpu->vm->split_lock);
+	if (lock)
+		pthread_mutex_lock(&cpu->vm->split_lock);
 	ref_load(cpu, ref, buffer);
 	trap = native_run(cpu, NULL, false, false);
 	if (trap == TRAP_NONE)
 		ref_store(cpu, ref, buffer);
-	pthread_mutex_unlock(&cpu->vm->split_lock);
+	if (lock)
+		pthread_mutex_unlock(&cpu->vm->split_lock);
 	if (trap != TRAP_NONE)
 		host_fault(cpu, trap);
 }

@@ -33,7 +33,8 @@ void segments_check_outer(struct vcpu *cpu)
 		struct vcpu_segment *s = &cpu->s.segs[segs[i]];
 		uint16_t a = s->attributes;
 
-		if ((a & (ATTR_CODE | ATTR_DOWN)) == (ATTR_CODE | ATTR_DOWN))
+		/* A null selector keeps its base: that is how FS and GS have theirs. */
+		if (!(a & ATTR_P) || (a & (ATTR_CODE | ATTR_DOWN)) == (ATTR_CODE | ATTR_DOWN))
 			continue;
 		if (ATTR_DPL(a) < cpu->cpl)
 			segment_null(s, 0);

@@ -238,6 +238,14 @@ void ref_store(struct vcpu *cpu, const struct mem_ref *ref, const void *data)
 	}
 }
 
+bool ref_is_ram(const struct mem_ref *ref)
+{
+	for (unsigned int i = 0; i < ref->n; i++)
+		if (!ref->part[i].page.host)
+			return false;
+	return true;
+}
+
 void *ref_host(const struct mem_ref *ref)
 {
 	if (ref->n != 1 || !ref->part[0].page.host)

@@ -308,6 +308,7 @@ void ref_load(struct vcpu *cpu, const struct mem_ref *ref, void *data);
 void ref_store(struct vcpu *cpu, const struct mem_ref *ref, const void *data);
 /* The memory itself where it is RAM inside one page; else NULL. */
 void *ref_host(const struct mem_ref *ref);
+bool ref_is_ram(const struct mem_ref *ref); /* all of it, and writable */
 void ref_dirty(const struct mem_ref *ref);
 void page_dirty(const struct tlb_entry *page); /* after writing to its host page */
 

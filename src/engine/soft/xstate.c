@@ -181,15 +181,12 @@ static unsigned int component_at(unsigned int i, uint64_t compact)
 	return at;
 }
 
-static unsigned int area_size(uint64_t bits, uint64_t compact)
+/* How much of it is accessed: outside of 64-bit mode only registers 0 to 7. */
+static unsigned int component_bytes(const struct vcpu *cpu, unsigned int i)
 {
-	unsigned int size = AREA_EXTENDED;
-
-	for (unsigned int i = 2; i < 10; i++)
-		if ((bits >> i & 1) && components[i].size &&
-		    component_at(i, compact) + components[i].size > size)
-			size = component_at(i, compact) + components[i].size;
-	return size;
+	if (cpu->bits == 64 || i == 5 || i == 9)
+		return components[i].size;
+	return i == 7 ? 0 : components[i].size / 2;
 }
 
 static uint64_t area_linear(struct vcpu *cpu, bool write)
@@ -206,41 +203,57 @@ static uint64_t area_linear(struct vcpu *cpu, bool write)
 	return lin;
 }
 
+/* A part of the area that is written; first all parts are only checked. */
+static void put(struct vcpu *cpu, bool check, uint64_t lin, const void *data, unsigned int size)
+{
+	if (check)
+		check_all(cpu, lin, size, true);
+	else
+		write_at(cpu, lin, data, size);
+}
+
 static void xsave(struct vcpu *cpu, bool compacted, bool optimized)
 {
 	uint64_t lin = area_linear(cpu, true), want = requested(cpu), used = in_use(cpu) & want;
-	uint64_t compact = compacted ? want | 1ull << 63 : 0, header[8] = {0};
-	uint64_t saved = compacted || optimized ? used : want;
+	uint64_t compact = compacted ? want | 1ull << 63 : 0, header[2], saved;
 	uint8_t image[VCPU_XSAVE_BYTES];
 	uint32_t mask = MXCSR_MASK;
 
-	check_all(cpu, lin, area_size(want, compact), true);
+	/* ZMM16 to 31 are 64-bit mode's (SDM volume 1, 13.5.5). */
+	if (cpu->bits != 64)
+		used &= ~(1ull << 7);
+	saved = compacted || optimized ? used : want;
+	if (cpu->bits != 64)
+		saved &= ~(1ull << 7);
 	image_copy(cpu, image);
 	memcpy(image + 28, &mask, 4);
 	if (!(cpu->insn->rex & REX_W))
 		narrow_pointers(image);
-	if (compacted) {
-		header[0] = used;
-		header[1] = compact;
-	} else {
+	header[0] = used;
+	header[1] = compact;
+	if (!compacted) {
 		uint64_t old;
 
 		read_at(cpu, lin + XSTATE_BV_AT, &old, 8);
-		header[0] = (old & ~want) | used;
+		header[0] |= old & ~want;
 	}
-	if (saved & XCR0_X87) {
-		write_at(cpu, lin, image, 24);
-		write_at(cpu, lin + 32, image + 32, 128);
+	for (unsigned int pass = 0; pass < 2; pass++) {
+		bool check = pass == 0;
+
+		put(cpu, check, lin + AREA_HEADER, header, compacted ? 16 : 8);
+		if (saved & XCR0_X87) {
+			put(cpu, check, lin, image, 24);
+			put(cpu, check, lin + 32, image + 32, 128);
+		}
+		if (compacted ? saved & XCR0_SSE : want & (XCR0_SSE | XCR0_AVX))
+			put(cpu, check, lin + MXCSR_AT, image + MXCSR_AT, 8);
+		if (saved & XCR0_SSE)
+			put(cpu, check, lin + 160, image + 160, xmm_bytes(cpu));
+		for (unsigned int i = 2; i < 10; i++)
+			if ((saved >> i & 1) && components[i].size)
+				put(cpu, check, lin + component_at(i, compact),
+				    image + components[i].offset, component_bytes(cpu, i));
 	}
-	if (compacted ? saved & XCR0_SSE : want & (XCR0_SSE | XCR0_AVX))
-		write_at(cpu, lin + MXCSR_AT, image + MXCSR_AT, 8);
-	if (saved & XCR0_SSE)
-		write_at(cpu, lin + 160, image + 160, xmm_bytes(cpu));
-	for (unsigned int i = 2; i < 10; i++)
-		if ((saved >> i & 1) && components[i].size)
-			write_at(cpu, lin + component_at(i, compact), image + components[i].offset,
-				 components[i].size);
-	write_at(cpu, lin + AREA_HEADER, header, compacted ? 64 : 8);
 }
 
 static void xrstor(struct vcpu *cpu, bool supervisor)
@@ -264,7 +277,8 @@ static void xrstor(struct vcpu *cpu, bool supervisor)
 	for (unsigned int i = compact ? 2 : 1; i < (compact ? 8 : 3); i++)
 		if (header[i])
 			raise_gp(cpu);
-	check_all(cpu, lin, area_size(compact ? compact : want, compact), false);
+	if (cpu->bits != 64)
+		want &= ~(1ull << 7);
 	load = want & header[0];
 	image_copy(cpu, image);
 	with_mxcsr = compact ? want & XCR0_SSE : want & (XCR0_SSE | XCR0_AVX);
@@ -283,7 +297,7 @@ static void xrstor(struct vcpu *cpu, bool supervisor)
 	for (unsigned int i = 2; i < 10; i++)
 		if ((load >> i & 1) && components[i].size)
 			read_at(cpu, lin + component_at(i, compact), image + components[i].offset,
-				components[i].size);
+				component_bytes(cpu, i));
 
 	/* From here on nothing faults. */
 	memcpy(&bits, cpu->s.xsave + XSTATE_BV_AT, 8);
@@ -293,6 +307,18 @@ static void xrstor(struct vcpu *cpu, bool supervisor)
 		memset(image + PKRU_AT, 0, 8);
 	if ((want & XCR0_PKRU) && memcmp(image + PKRU_AT, cpu->s.xsave + PKRU_AT, 4))
 		tlb_flush_all(cpu);
+	if (cpu->bits != 64) {
+		/* The other half of the registers stays, also where these are initialized. */
+		uint64_t clear = want & ~load & bits & 0x46;
+
+		if (clear & XCR0_SSE)
+			memset(image + 160, 0, 128);
+		if (clear & XCR0_AVX)
+			memset(image + 576, 0, 128);
+		if (clear & 1u << 6)
+			memset(image + 1152, 0, 256);
+		load |= clear;
+	}
 	memcpy(cpu->s.xsave, image, VCPU_XSAVE_BYTES);
 	set_in_use(cpu, (bits & ~want) | load);
 }
