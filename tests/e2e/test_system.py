@@ -229,3 +229,23 @@ def test_two_systems_side_by_side(lodge, debian_image):
         assert lodge("exec", name, "hostname").stdout == f"{name}\n"
     lodge("stop", "one", "two")
     assert state_of(lodge, "one") == state_of(lodge, "two") == "stopped"
+
+
+def test_knows_its_own_name(debian):
+    assert debian("cat /etc/hostname; hostname -f") == "testhost\ntesthost\n"
+    assert debian("getent hosts testhost").split() == ["127.0.1.1", "testhost"]
+
+
+def test_boot_id_is_its_own(debian):
+    with open("/proc/sys/kernel/random/boot_id") as host:
+        assert debian("cat /proc/sys/kernel/random/boot_id") != host.read()
+
+
+def test_command_from_the_image_is_asked_by_term(lodge, debian_image):
+    """The image's stop signal is its init's."""
+    lodge("run", "-d", "--name", "g", "debian", "sh", "-c",
+          "trap 'echo asked; exit 3' TERM; echo up; while :; do sleep 0.1; done")
+    wait_until(lambda: "up" in lodge("logs", "g").stdout, "the command")
+    lodge("stop", "g")
+    assert inspect(lodge, "g")["exit_status"] == 3
+    assert lodge("logs", "g").stdout == "up\nasked\n"
