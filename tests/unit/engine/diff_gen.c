@@ -150,8 +150,6 @@ static bool excluded(const struct insn *insn)
 	case OP_SVM:
 	case OP_XGETBV:
 	case OP_XSETBV:
-	case OP_XSAVE: /* parts depend on the kernel */
-	case OP_XSAVEC:
 	case OP_XSAVEOPT:
 	case OP_XSAVES:
 	case OP_XRSTOR:
@@ -322,6 +320,30 @@ static void aim(struct diff_case *c, uint64_t *seed, const struct insn *insn, ui
 	}
 }
 
+/* XSAVE or XSAVEC, something in between, XRSTOR, all of them to the same place. */
+static void state_sequence(struct diff_case *c, uint64_t *seed)
+{
+	static const uint8_t saves[][4] = {{0x0f, 0xae, 0x27},
+					   {0x48, 0x0f, 0xae, 0x27},
+					   {0x0f, 0xc7, 0x27},
+					   {0x0f, 0xae, 0x07}};
+	static const uint8_t restore[][3] = {{0x0f, 0xae, 0x2f}, {0x0f, 0xae, 0x0f}};
+	unsigned int kind = (unsigned int)below(seed, 4), length = kind == 1 ? 4 : 3;
+	struct insn insn;
+
+	memcpy(c->code, saves[kind], length);
+	c->code_size = length;
+	do
+		length = random_instruction(seed, c->code + c->code_size, &insn, false);
+	while (insn.has_mem || insn_class(&insn) < INSN_X87 || (insn.desc->attrs & OPC_ENDS_BLOCK));
+	c->code_size += length;
+	memcpy(c->code + c->code_size, restore[kind == 3], 3);
+	c->code_size += 3;
+	c->in.regs[REG_RDI] = random_address(seed, 2688) & ~63ull;
+	c->in.regs[REG_RAX] &= 0xe7;
+	c->in.regs[REG_RDX] = 0;
+}
+
 void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count, bool compatibility)
 {
 	static const uint32_t flags[] = {1, 4, 16, 64, 128, 0x800};
@@ -348,6 +370,10 @@ void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count, bool
 	if (chance(seed, 10))
 		c->in.rflags |= 0x400;
 	random_vector(seed, c->in.xsave);
+	if (count > 1 && !compatibility && chance(seed, 4)) {
+		state_sequence(c, seed);
+		return;
+	}
 	for (unsigned int i = 0; i < count; i++) {
 		uint8_t *bytes = c->code + c->code_size;
 		struct insn insn;
@@ -355,6 +381,10 @@ void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count, bool
 		do
 			random_instruction(seed, bytes, &insn, compatibility);
 		while (count > 1 && (insn.desc->attrs & OPC_ENDS_BLOCK) && i + 1 < count);
+		if (insn.op == OP_XSAVE || insn.op == OP_XSAVEC) {
+			c->in.regs[REG_RAX] &= 0xe7; /* the kernel may have more */
+			c->in.regs[REG_RDX] = 0;
+		}
 		if (insn.has_mem)
 			aim(c, seed, &insn, bytes, rip);
 		if (insn_repeats(&insn) && c->in.regs[REG_RCX] > 700)

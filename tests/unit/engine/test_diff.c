@@ -220,6 +220,7 @@ static bool accesses_much(const struct diff_case *c)
 			break;
 		found |= insn.op == OP_FLDENV || insn.op == OP_FNSTENV || insn.op == OP_FRSTOR ||
 			 insn.op == OP_FNSAVE || insn.op == OP_FXSAVE || insn.op == OP_FXRSTOR ||
+			 insn_class(&insn) == INSN_STATE ||
 			 (insn_class(&insn) == INSN_X87 && insn.mem_size == 10) ||
 			 insn.op == OP_VMASKMOVPS || insn.op == OP_VMASKMOVPD ||
 			 insn.op == OP_VPMASKMOVD || insn.op == OP_VPMASKMOVQ || insn.evex_aaa;
@@ -263,7 +264,7 @@ static const char *difference(struct diff_case *c, struct diff_case *o, const ui
 	/* Instructions that access much in several steps may begin with any of them. */
 	if (accesses_much(c) && c->vector == o->vector) {
 		c->error_code = o->error_code;
-		if ((c->address ^ o->address) < 4096 || c->address - o->address < 512)
+		if ((c->address ^ o->address) < 4096 || c->address - o->address < 4096)
 			c->address = o->address;
 	}
 	if (c->vector != o->vector || c->error_code != o->error_code || c->address != o->address) {
