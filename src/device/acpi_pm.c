@@ -19,11 +19,11 @@ struct acpi_pm {
 	uint8_t reset_control;
 };
 
-static const struct state_field fields[] = {
-	STATE_FIELD(struct acpi_pm, status),
-	STATE_FIELD(struct acpi_pm, enable),
-	STATE_FIELD(struct acpi_pm, control),
-	STATE_FIELD(struct acpi_pm, reset_control),
+static const struct save_field fields[] = {
+	SAVE_FIELD(struct acpi_pm, status),
+	SAVE_FIELD(struct acpi_pm, enable),
+	SAVE_FIELD(struct acpi_pm, control),
+	SAVE_FIELD(struct acpi_pm, reset_control),
 };
 
 static void update(struct device *dev)
@@ -115,14 +115,14 @@ static void destroy(struct device *dev)
 	free(dev->state);
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
-	state_save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
+	save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
-	int ret = state_load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
+	int ret = load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
 
 	if (ret < 0)
 		return ret;

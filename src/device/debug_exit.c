@@ -33,13 +33,13 @@ static void destroy(struct device *dev)
 	(void)dev;
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
 	(void)dev;
 	(void)w;
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
 	(void)dev;
 	(void)r;

@@ -58,23 +58,23 @@ static void section_name(const struct device *dev, char name[static 64])
 	snprintf(name, 64, "%s.%u", dev->class->name, dev->instance);
 }
 
-void device_save(struct device *dev, struct state_writer *w)
+void device_save(struct device *dev, struct save_writer *w)
 {
 	char name[64];
 
 	section_name(dev, name);
-	state_section(w, name, dev->class->version);
+	save_section(w, name, dev->class->version);
 	dev->class->save(dev, w);
 }
 
 int device_load(struct device *dev, const void *data, size_t size, struct error *err)
 {
-	struct state_reader reader;
+	struct save_reader reader;
 	char name[64];
 	int r;
 
 	section_name(dev, name);
-	r = state_open(data, size, name, &reader, err);
+	r = save_open(data, size, name, &reader, err);
 	if (r < 0)
 		return r;
 	if (reader.version > dev->class->version || reader.version + 1 < dev->class->version)

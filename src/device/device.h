@@ -10,7 +10,7 @@
 #pragma once
 
 #include "base/error.h"
-#include "device/state.h"
+#include "device/save.h"
 #include "engine/engine.h"
 
 #include <stdbool.h>
@@ -61,8 +61,8 @@ struct device_class {
 	int (*init)(struct device *dev, struct error *err);
 	void (*reset)(struct device *dev);
 	void (*destroy)(struct device *dev);
-	void (*save)(struct device *dev, struct state_writer *w);
-	int (*load)(struct device *dev, const struct state_reader *r, struct error *err);
+	void (*save)(struct device *dev, struct save_writer *w);
+	int (*load)(struct device *dev, const struct save_reader *r, struct error *err);
 
 	/* Where it has ports or memory. `offset` counts from the start of the claimed range that
 	 * begins at `base`. */
@@ -101,7 +101,7 @@ int device_new(const char *class, unsigned int instance, struct board *board, st
 void device_free(struct device *dev);
 
 /* The section is named for class and instance. */
-void device_save(struct device *dev, struct state_writer *w);
+void device_save(struct device *dev, struct save_writer *w);
 int device_load(struct device *dev, const void *data, size_t size, struct error *err);
 
 void device_set_deadline(struct device *dev, uint64_t deadline_ns);

@@ -18,9 +18,9 @@ struct fw_cfg {
 	uint32_t at;
 };
 
-static const struct state_field fields[] = {
-	STATE_FIELD(struct fw_cfg, item),
-	STATE_FIELD(struct fw_cfg, at),
+static const struct save_field fields[] = {
+	SAVE_FIELD(struct fw_cfg, item),
+	SAVE_FIELD(struct fw_cfg, at),
 };
 
 /* The item's bytes; returns how many. */
@@ -91,14 +91,14 @@ static void destroy(struct device *dev)
 	free(dev->state);
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
-	state_save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
+	save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
-	return state_load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
+	return load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
 }
 
 static const struct device_class fw_cfg = {

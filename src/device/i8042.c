@@ -14,10 +14,10 @@ struct i8042 {
 	uint8_t status, data, config, outputs, awaits; /* awaits: the command whose byte follows */
 };
 
-static const struct state_field fields[] = {
-	STATE_FIELD(struct i8042, status), STATE_FIELD(struct i8042, data),
-	STATE_FIELD(struct i8042, config), STATE_FIELD(struct i8042, outputs),
-	STATE_FIELD(struct i8042, awaits),
+static const struct save_field fields[] = {
+	SAVE_FIELD(struct i8042, status), SAVE_FIELD(struct i8042, data),
+	SAVE_FIELD(struct i8042, config), SAVE_FIELD(struct i8042, outputs),
+	SAVE_FIELD(struct i8042, awaits),
 };
 
 static void reply(struct i8042 *s, uint8_t value)
@@ -132,14 +132,14 @@ static void destroy(struct device *dev)
 	free(dev->state);
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
-	state_save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
+	save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
-	return state_load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
+	return load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
 }
 
 static const struct device_class i8042 = {

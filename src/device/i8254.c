@@ -27,13 +27,13 @@ struct i8254 {
 	uint8_t speaker; /* bits 0 (gate of channel 2) and 1 of port 0x61 */
 };
 
-static const struct state_field fields[] = {
-	STATE_ARRAY(struct i8254, start_ns),  STATE_ARRAY(struct i8254, count),
-	STATE_ARRAY(struct i8254, latch),     STATE_ARRAY(struct i8254, mode),
-	STATE_ARRAY(struct i8254, access),    STATE_ARRAY(struct i8254, latched),
-	STATE_ARRAY(struct i8254, status),    STATE_ARRAY(struct i8254, status_latched),
-	STATE_ARRAY(struct i8254, low),       STATE_ARRAY(struct i8254, write_high),
-	STATE_ARRAY(struct i8254, read_high), STATE_FIELD(struct i8254, speaker),
+static const struct save_field fields[] = {
+	SAVE_ARRAY(struct i8254, start_ns),  SAVE_ARRAY(struct i8254, count),
+	SAVE_ARRAY(struct i8254, latch),     SAVE_ARRAY(struct i8254, mode),
+	SAVE_ARRAY(struct i8254, access),    SAVE_ARRAY(struct i8254, latched),
+	SAVE_ARRAY(struct i8254, status),    SAVE_ARRAY(struct i8254, status_latched),
+	SAVE_ARRAY(struct i8254, low),       SAVE_ARRAY(struct i8254, write_high),
+	SAVE_ARRAY(struct i8254, read_high), SAVE_FIELD(struct i8254, speaker),
 };
 
 static uint64_t ns_of(uint64_t ticks)
@@ -288,15 +288,15 @@ static void destroy(struct device *dev)
 	free(dev->state);
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
-	state_save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
+	save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
 	struct i8254 *s = dev->state;
-	int ret = state_load_fields(r, fields, ARRAY_SIZE(fields), s, err);
+	int ret = load_fields(r, fields, ARRAY_SIZE(fields), s, err);
 
 	if (ret < 0)
 		return ret;

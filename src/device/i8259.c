@@ -20,15 +20,15 @@ struct i8259 {
 	uint8_t auto_eoi[2], rotate_auto[2], read_isr[2], poll[2], special_mask[2], nested[2];
 };
 
-static const struct state_field fields[] = {
-	STATE_ARRAY(struct i8259, irr),         STATE_ARRAY(struct i8259, isr),
-	STATE_ARRAY(struct i8259, imr),         STATE_ARRAY(struct i8259, lines),
-	STATE_ARRAY(struct i8259, elcr),        STATE_ARRAY(struct i8259, vector),
-	STATE_ARRAY(struct i8259, lowest),      STATE_ARRAY(struct i8259, icw),
-	STATE_ARRAY(struct i8259, icw4),        STATE_ARRAY(struct i8259, auto_eoi),
-	STATE_ARRAY(struct i8259, rotate_auto), STATE_ARRAY(struct i8259, read_isr),
-	STATE_ARRAY(struct i8259, poll),        STATE_ARRAY(struct i8259, special_mask),
-	STATE_ARRAY(struct i8259, nested),
+static const struct save_field fields[] = {
+	SAVE_ARRAY(struct i8259, irr),         SAVE_ARRAY(struct i8259, isr),
+	SAVE_ARRAY(struct i8259, imr),         SAVE_ARRAY(struct i8259, lines),
+	SAVE_ARRAY(struct i8259, elcr),        SAVE_ARRAY(struct i8259, vector),
+	SAVE_ARRAY(struct i8259, lowest),      SAVE_ARRAY(struct i8259, icw),
+	SAVE_ARRAY(struct i8259, icw4),        SAVE_ARRAY(struct i8259, auto_eoi),
+	SAVE_ARRAY(struct i8259, rotate_auto), SAVE_ARRAY(struct i8259, read_isr),
+	SAVE_ARRAY(struct i8259, poll),        SAVE_ARRAY(struct i8259, special_mask),
+	SAVE_ARRAY(struct i8259, nested),
 };
 
 /* The input with the highest priority among `bits`, or -1. `rank` gets its priority, 0 highest. */
@@ -274,14 +274,14 @@ static void destroy(struct device *dev)
 	free(dev->state);
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
-	state_save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
+	save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
-	int ret = state_load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
+	int ret = load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
 
 	if (ret < 0)
 		return ret;

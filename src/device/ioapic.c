@@ -16,11 +16,11 @@ struct ioapic {
 	uint8_t select, id;
 };
 
-static const struct state_field fields[] = {
-	STATE_ARRAY(struct ioapic, redirection),
-	STATE_FIELD(struct ioapic, lines),
-	STATE_FIELD(struct ioapic, select),
-	STATE_FIELD(struct ioapic, id),
+static const struct save_field fields[] = {
+	SAVE_ARRAY(struct ioapic, redirection),
+	SAVE_FIELD(struct ioapic, lines),
+	SAVE_FIELD(struct ioapic, select),
+	SAVE_FIELD(struct ioapic, id),
 };
 
 /* The entry as a message (SDM 11.11). */
@@ -172,14 +172,14 @@ static void destroy(struct device *dev)
 	free(dev->state);
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
-	state_save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
+	save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
-	return state_load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
+	return load_fields(r, fields, ARRAY_SIZE(fields), dev->state, err);
 }
 
 static const struct device_class ioapic = {

@@ -44,10 +44,10 @@ struct mc146818 {
 	uint64_t second_ns;   /* when the last second was noticed */
 };
 
-static const struct state_field fields[] = {
-	STATE_ARRAY(struct mc146818, memory),    STATE_FIELD(struct mc146818, index),
-	STATE_FIELD(struct mc146818, offset_s),  STATE_FIELD(struct mc146818, periodic_ns),
-	STATE_FIELD(struct mc146818, second_ns),
+static const struct save_field fields[] = {
+	SAVE_ARRAY(struct mc146818, memory),    SAVE_FIELD(struct mc146818, index),
+	SAVE_FIELD(struct mc146818, offset_s),  SAVE_FIELD(struct mc146818, periodic_ns),
+	SAVE_FIELD(struct mc146818, second_ns),
 };
 
 static uint8_t encode(const struct mc146818 *s, int value)
@@ -272,15 +272,15 @@ static void destroy(struct device *dev)
 	free(dev->state);
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
-	state_save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
+	save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
 	struct mc146818 *s = dev->state;
-	int ret = state_load_fields(r, fields, ARRAY_SIZE(fields), s, err);
+	int ret = load_fields(r, fields, ARRAY_SIZE(fields), s, err);
 
 	if (ret < 0)
 		return ret;

@@ -34,13 +34,13 @@ struct ns16550 {
 	uint16_t head, queued;
 };
 
-static const struct state_field fields[] = {
-	STATE_FIELD(struct ns16550, ier),     STATE_FIELD(struct ns16550, fcr),
-	STATE_FIELD(struct ns16550, lcr),     STATE_FIELD(struct ns16550, mcr),
-	STATE_FIELD(struct ns16550, msr),     STATE_FIELD(struct ns16550, scr),
-	STATE_FIELD(struct ns16550, divisor), STATE_FIELD(struct ns16550, tx_pending),
-	STATE_ARRAY(struct ns16550, queue),   STATE_FIELD(struct ns16550, head),
-	STATE_FIELD(struct ns16550, queued),
+static const struct save_field fields[] = {
+	SAVE_FIELD(struct ns16550, ier),     SAVE_FIELD(struct ns16550, fcr),
+	SAVE_FIELD(struct ns16550, lcr),     SAVE_FIELD(struct ns16550, mcr),
+	SAVE_FIELD(struct ns16550, msr),     SAVE_FIELD(struct ns16550, scr),
+	SAVE_FIELD(struct ns16550, divisor), SAVE_FIELD(struct ns16550, tx_pending),
+	SAVE_ARRAY(struct ns16550, queue),   SAVE_FIELD(struct ns16550, head),
+	SAVE_FIELD(struct ns16550, queued),
 };
 
 static const struct {
@@ -218,15 +218,15 @@ static void destroy(struct device *dev)
 	free(dev->state);
 }
 
-static void save(struct device *dev, struct state_writer *w)
+static void save(struct device *dev, struct save_writer *w)
 {
-	state_save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
+	save_fields(w, fields, ARRAY_SIZE(fields), dev->state);
 }
 
-static int load(struct device *dev, const struct state_reader *r, struct error *err)
+static int load(struct device *dev, const struct save_reader *r, struct error *err)
 {
 	struct ns16550 *s = dev->state;
-	int ret = state_load_fields(r, fields, ARRAY_SIZE(fields), s, err);
+	int ret = load_fields(r, fields, ARRAY_SIZE(fields), s, err);
 
 	if (ret < 0)
 		return ret;

@@ -15,50 +15,50 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct state_writer {
-	uint8_t *data; /* owned: state_writer_free() */
+struct save_writer {
+	uint8_t *data; /* owned: save_writer_free() */
 	size_t size, capacity;
 	size_t section; /* where the open section's size stands; 0: none is open */
-	bool failed;    /* out of memory; state_finish() says so */
+	bool failed;    /* out of memory; save_finish() says so */
 };
 
 /* The fields of one section, in memory that stays the caller's. */
-struct state_reader {
+struct save_reader {
 	const uint8_t *data;
 	size_t size;
 	uint16_t version;
 };
 
-void state_section(struct state_writer *w, const char *name, unsigned int version);
-void state_put(struct state_writer *w, const char *name, const void *data, size_t size);
+void save_section(struct save_writer *w, const char *name, unsigned int version);
+void save_put(struct save_writer *w, const char *name, const void *data, size_t size);
 /* Closes the last section. Errors: ENOMEM. */
-int state_finish(struct state_writer *w, struct error *err);
-void state_writer_free(struct state_writer *w);
+int save_finish(struct save_writer *w, struct error *err);
+void save_writer_free(struct save_writer *w);
 
 /* Finds a section. Errors: ENOENT where it is missing, EINVAL where the data is damaged. */
-int state_open(const void *data, size_t size, const char *name, struct state_reader *r,
-	       struct error *err);
+int save_open(const void *data, size_t size, const char *name, struct save_reader *r,
+	      struct error *err);
 /* A field's bytes and size; NULL where it is missing. */
-const void *state_get(const struct state_reader *r, const char *name, size_t *size);
+const void *save_get(const struct save_reader *r, const char *name, size_t *size);
 
 /* A table of what a device's struct keeps; one serves both ways. */
-struct state_field {
+struct save_field {
 	const char *name;
 	uint32_t offset, size, count; /* count integers of `size` bytes */
 };
 
-#define STATE_FIELD(type, member)                                                                  \
+#define SAVE_FIELD(type, member)                                                                   \
 	{                                                                                          \
 #member, offsetof(type, member), sizeof(((type *)0)->member), 1                    \
 	}
-#define STATE_ARRAY(type, member)                                                                  \
+#define SAVE_ARRAY(type, member)                                                                   \
 	{                                                                                          \
 #member, offsetof(type, member), sizeof(((type *)0)->member[0]),                   \
 			sizeof(((type *)0)->member) / sizeof(((type *)0)->member[0])               \
 	}
 
-void state_save_fields(struct state_writer *w, const struct state_field *fields, size_t n,
-		       const void *from);
+void save_fields(struct save_writer *w, const struct save_field *fields, size_t n,
+		 const void *from);
 /* Fields of another size than the table says are EINVAL; `to` is then partly loaded. */
-int state_load_fields(const struct state_reader *r, const struct state_field *fields, size_t n,
-		      void *to, struct error *err);
+int load_fields(const struct save_reader *r, const struct save_field *fields, size_t n, void *to,
+		struct error *err);

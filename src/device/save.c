@@ -1,10 +1,10 @@
-/* See state.h. */
-#include "device/state.h"
+/* See save.h. */
+#include "device/save.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static void append(struct state_writer *w, const void *data, size_t size)
+static void append(struct save_writer *w, const void *data, size_t size)
 {
 	if (w->failed || !size)
 		return;
@@ -23,7 +23,7 @@ static void append(struct state_writer *w, const void *data, size_t size)
 	w->size += size;
 }
 
-static void append_name(struct state_writer *w, const char *name)
+static void append_name(struct save_writer *w, const char *name)
 {
 	uint8_t length = (uint8_t)strlen(name);
 
@@ -31,7 +31,7 @@ static void append_name(struct state_writer *w, const char *name)
 	append(w, name, length);
 }
 
-static void close_section(struct state_writer *w)
+static void close_section(struct save_writer *w)
 {
 	uint32_t size;
 
@@ -42,7 +42,7 @@ static void close_section(struct state_writer *w)
 	w->section = 0;
 }
 
-void state_section(struct state_writer *w, const char *name, unsigned int version)
+void save_section(struct save_writer *w, const char *name, unsigned int version)
 {
 	uint16_t v = (uint16_t)version;
 	uint32_t size = 0;
@@ -54,7 +54,7 @@ void state_section(struct state_writer *w, const char *name, unsigned int versio
 	append(w, &size, sizeof(size));
 }
 
-void state_put(struct state_writer *w, const char *name, const void *data, size_t size)
+void save_put(struct save_writer *w, const char *name, const void *data, size_t size)
 {
 	uint32_t n = (uint32_t)size;
 
@@ -63,16 +63,16 @@ void state_put(struct state_writer *w, const char *name, const void *data, size_
 	append(w, data, size);
 }
 
-int state_finish(struct state_writer *w, struct error *err)
+int save_finish(struct save_writer *w, struct error *err)
 {
 	close_section(w);
 	return w->failed ? error_oom(err) : 0;
 }
 
-void state_writer_free(struct state_writer *w)
+void save_writer_free(struct save_writer *w)
 {
 	free(w->data);
-	*w = (struct state_writer){0};
+	*w = (struct save_writer){0};
 }
 
 /* Takes `size` bytes off the front; NULL when there are not as many. */
@@ -118,8 +118,8 @@ static bool is_named(const uint8_t *name, uint8_t size, const char *wanted)
 	return strlen(wanted) == size && memcmp(name, wanted, size) == 0;
 }
 
-int state_open(const void *data, size_t size, const char *wanted, struct state_reader *r,
-	       struct error *err)
+int save_open(const void *data, size_t size, const char *wanted, struct save_reader *r,
+	      struct error *err)
 {
 	const uint8_t *at = data, *name, *body;
 	uint8_t name_size;
@@ -131,8 +131,8 @@ int state_open(const void *data, size_t size, const char *wanted, struct state_r
 			return error_set(err, EINVAL, "the saved state is damaged");
 		if (!is_named(name, name_size, wanted))
 			continue;
-		*r = (struct state_reader){body, body_size, version};
-		/* Walk it once, so that state_get() need not report damage. */
+		*r = (struct save_reader){body, body_size, version};
+		/* Walk it once, so that save_get() need not report damage. */
 		at = body;
 		size = body_size;
 		while (size)
@@ -145,7 +145,7 @@ int state_open(const void *data, size_t size, const char *wanted, struct state_r
 	return error_set(err, ENOENT, "the saved state has no %s", wanted);
 }
 
-const void *state_get(const struct state_reader *r, const char *wanted, size_t *size)
+const void *save_get(const struct save_reader *r, const char *wanted, size_t *size)
 {
 	const uint8_t *at = r->data, *name, *body;
 	size_t left = r->size;
@@ -161,20 +161,19 @@ const void *state_get(const struct state_reader *r, const char *wanted, size_t *
 	return NULL;
 }
 
-void state_save_fields(struct state_writer *w, const struct state_field *fields, size_t n,
-		       const void *from)
+void save_fields(struct save_writer *w, const struct save_field *fields, size_t n, const void *from)
 {
 	for (size_t i = 0; i < n; i++)
-		state_put(w, fields[i].name, (const uint8_t *)from + fields[i].offset,
-			  (size_t)fields[i].size * fields[i].count);
+		save_put(w, fields[i].name, (const uint8_t *)from + fields[i].offset,
+			 (size_t)fields[i].size * fields[i].count);
 }
 
-int state_load_fields(const struct state_reader *r, const struct state_field *fields, size_t n,
-		      void *to, struct error *err)
+int load_fields(const struct save_reader *r, const struct save_field *fields, size_t n, void *to,
+		struct error *err)
 {
 	for (size_t i = 0; i < n; i++) {
 		size_t size;
-		const void *data = state_get(r, fields[i].name, &size);
+		const void *data = save_get(r, fields[i].name, &size);
 
 		if (!data)
 			continue;
