@@ -2,12 +2,12 @@
 #include "base/cleanup.h"
 #include "base/json.h"
 #include "cli/table.h"
+#include "container/container.h"
 #include "guest/control.h"
 #include "guest/guest.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 /* The members that both show. */
 static json_t *summary(const struct guest *g)
@@ -118,35 +118,34 @@ const struct verb verb_ls = {
 	.run = ls_run,
 };
 
-/* Times as people and programs both read them. */
-static void add_time(json_t *j, const char *key, int64_t seconds)
+/* By their names, as --cap-add takes them. */
+static json_t *capability_names(uint64_t mask)
 {
-	time_t t = (time_t)seconds;
-	char text[32];
-	struct tm tm;
+	json_t *names = json_array();
+	const char *name;
 
-	if (seconds && gmtime_r(&t, &tm) && strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &tm))
-		json_object_set_new(j, key, json_string(text));
+	for (unsigned int cap = 0; (name = container_capability_name(cap)); cap++)
+		if (mask & (UINT64_C(1) << cap))
+			json_array_append_new(names, json_string(name));
+	return names;
 }
 
 static json_t *details(struct state *s, const struct guest *g)
 {
 	json_t *j = summary(g);
+	json_t *config = guest_config_to_json(&g->config);
 	struct control_status status;
 	autofd int fd = -EBADF;
 
-	if (!j)
+	if (!j || !config)
 		return NULL;
-	add_time(j, "created_at", g->created_at);
-	add_time(j, "started_at", g->started_at);
-	if (g->state == GUEST_STOPPED)
-		add_time(j, "finished_at", g->finished_at);
 	json_object_set_new(j, "image_digest", json_string(g->image));
 	json_object_set_new(j, "id_base", json_integer(g->id_base));
 	json_object_set_new(j, "files", json_sprintf("%s/guests/%s", s->dir, g->id));
 	if (guest_connect(s, g, &fd, NULL) == 0 && control_query(fd, &status, NULL, NULL) == 0)
 		json_object_set_new(j, "pid", json_integer(status.init_pid));
-	json_object_set_new(j, "config", guest_config_to_json(&g->config));
+	json_object_set_new(config, "capabilities", capability_names(g->config.capabilities));
+	json_object_set_new(j, "config", config);
 	return j;
 }
 
@@ -182,7 +181,7 @@ const struct verb verb_inspect = {
 	.description =
 		"Prints an array with an object for each guest: its state, its "
 		"configuration, where its files are, and while it runs the process id of its "
-		"init on the host.",
+		"init on the host. Times are in seconds since 1970.",
 	.examples = "    lodge inspect web",
 	.min_operands = 1,
 	.max_operands = VERB_ANY_NUMBER,

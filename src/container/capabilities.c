@@ -76,6 +76,11 @@ static const char *const names[] = {
 
 _Static_assert(ARRAY_SIZE(names) == CAP_CHECKPOINT_RESTORE + 1, "a capability's name is missing");
 
+const char *container_capability_name(unsigned int cap)
+{
+	return cap < ARRAY_SIZE(names) ? names[cap] : NULL;
+}
+
 int container_parse_capability(const char *name, uint64_t *mask, struct error *err)
 {
 	const char *bare = strncasecmp(name, "CAP_", 4) == 0 ? name + 4 : name;

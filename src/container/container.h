@@ -82,5 +82,8 @@ int container_exec(int init_pidfd, const char *cgroup_name, const struct contain
 extern const uint64_t container_caps_application;
 extern const uint64_t container_caps_system;
 
+/* "NET_ADMIN" by its number; NULL past the last one. */
+const char *container_capability_name(unsigned int cap);
+
 /* CAP_NET_ADMIN, NET_ADMIN, net_admin... or ALL. Errors: EINVAL. */
 int container_parse_capability(const char *name, uint64_t *mask, struct error *err);
