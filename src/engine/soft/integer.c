@@ -172,6 +172,85 @@ static uint64_t sign_extend(uint64_t value, unsigned int size)
 	return (uint64_t)((int64_t)(value << shift) >> shift);
 }
 
+/* SHL, SHR, SAR. AF, and OF of counts above 1, are undefined: AF is cleared as by processors, OF is
+ * that of a count of 1. */
+static void shift(struct vcpu *cpu, const struct insn *insn)
+{
+	unsigned int size = insn_operand_bytes(insn, 0), bits = 8 * size;
+	unsigned int count = (unsigned int)operand_read(cpu, 1) & (size == 8 ? 63 : 31);
+	uint64_t a, r, sign = 1ull << (bits - 1), flags;
+	bool carry, overflow;
+	struct place p;
+
+	place_open(cpu, 0, &p);
+	a = place_load(cpu, &p);
+	if (!count) {
+		/* A 32-bit register's upper half is cleared nevertheless. */
+		place_store(cpu, &p, a);
+		return;
+	}
+	switch (insn->op) {
+	case OP_SHL:
+		carry = count <= bits && (a >> (bits - count) & 1);
+		r = a << count;
+		overflow = carry != !!(r & sign);
+		break;
+	case OP_SHR:
+		carry = a >> (count - 1) & 1;
+		r = a >> count;
+		overflow = a & sign;
+		break;
+	default: {
+		int64_t s = (int64_t)sign_extend(a, size);
+
+		carry = s >> (count - 1) & 1;
+		r = (uint64_t)(s >> count);
+		overflow = false;
+	}
+	}
+	flags = result_flags(r, size) | (carry ? FLAG_CF : 0) | (overflow ? FLAG_OF : 0);
+	place_store(cpu, &p, r);
+	set_flags(cpu, FLAGS_ARITH, flags);
+}
+
+/* MUL and IMUL of 4 and 8 bytes; SF, ZF, AF, PF are undefined and stay. */
+static void multiply(struct vcpu *cpu, const struct insn *insn)
+{
+	unsigned int size = insn_operand_bytes(insn, 0);
+	uint64_t low, high;
+	bool overflow;
+
+	if (insn->op == OP_MUL || insn->op == OP_IMUL1) {
+		uint64_t a = reg_read(cpu, REG_RAX, size), b = operand_read(cpu, 0);
+
+		if (insn->op == OP_MUL) {
+			unsigned __int128 r = (unsigned __int128)a * b;
+
+			low = (uint64_t)r;
+			high = size == 8 ? (uint64_t)(r >> 64) : low >> 32;
+			overflow = high != 0;
+		} else {
+			__int128 r = (__int128)(int64_t)sign_extend(a, size) *
+				     (int64_t)sign_extend(b, size);
+
+			low = (uint64_t)r;
+			high = size == 8 ? (uint64_t)(r >> 64) : low >> 32;
+			overflow = r != (int64_t)sign_extend(low, size);
+		}
+		reg_write(cpu, REG_RAX, size, low);
+		reg_write(cpu, REG_RDX, size, high);
+	} else {
+		unsigned int first = insn->op == OP_IMUL3 ? 1 : 0;
+		__int128 r = (__int128)(int64_t)sign_extend(operand_read(cpu, first), size) *
+			     (int64_t)sign_extend(operand_read(cpu, first + 1), size);
+
+		low = (uint64_t)r;
+		overflow = r != (int64_t)sign_extend(low, size);
+		operand_write(cpu, 0, low);
+	}
+	set_flags(cpu, FLAG_CF | FLAG_OF, overflow ? FLAG_CF | FLAG_OF : 0);
+}
+
 /* MOV to and from segment registers; the former of 2 bytes, the latter of the operand size to
  * registers, of 2 bytes to memory. */
 static void mov(struct vcpu *cpu, const struct insn *insn)
@@ -286,6 +365,20 @@ void exec_integer(struct vcpu *cpu)
 	case OP_NOT:
 	case OP_NEG:
 		alu1(cpu, insn);
+		break;
+	case OP_SHL:
+	case OP_SHR:
+	case OP_SAR:
+		shift(cpu, insn);
+		break;
+	case OP_MUL:
+	case OP_IMUL1:
+	case OP_IMUL:
+	case OP_IMUL3:
+		if (insn_operand_bytes(insn, 0) >= 4)
+			multiply(cpu, insn);
+		else
+			exec_compute(cpu);
 		break;
 	case OP_MOV:
 		mov(cpu, insn);

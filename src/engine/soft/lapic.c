@@ -142,6 +142,15 @@ int lapic_acknowledge(struct vcpu *cpu)
 	return vector;
 }
 
+bool lapic_accepts_extint(const struct vcpu *cpu)
+{
+	uint32_t lint0 = reg(cpu, APIC_LVT_LINT0);
+
+	if (!(cpu->s.apic_base & APIC_BASE_ENABLE))
+		return true;
+	return !(lint0 & LVT_MASKED) && (lint0 >> 8 & 7) == MODE_EXTINT;
+}
+
 static void end_of_interrupt(struct vcpu *cpu)
 {
 	int vector = highest(cpu, APIC_ISR);
@@ -619,6 +628,10 @@ void lapic_reset(struct vcpu *cpu)
 	set_reg(cpu, APIC_LVT_CMCI, LVT_MASKED);
 	for (unsigned int at = APIC_LVT_TIMER; at <= APIC_LVT_ERROR; at += 16)
 		set_reg(cpu, at, LVT_MASKED);
+	/* Firmware wires the 8259 through to the boot processor ("virtual wire"); guests that are
+	 * started without any expect to find it so, as on other hypervisors. */
+	if (cpu->index == 0)
+		set_reg(cpu, APIC_LVT_LINT0, MODE_EXTINT << 8);
 	cpu->timer_ns = cpu->timer_tsc = 0;
 	cpu->s.tsc_deadline = 0;
 	for (unsigned int i = 0; i < 8; i++) {

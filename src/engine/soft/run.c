@@ -133,12 +133,17 @@ static bool can_interrupt(const struct vcpu *cpu)
 	return (cpu->s.rflags & FLAG_IF) && !cpu->s.interrupt_shadow;
 }
 
+static bool extint_pending(const struct vcpu *cpu)
+{
+	return atomic_load_explicit(&cpu->extint, memory_order_relaxed) &&
+	       lapic_accepts_extint(cpu);
+}
+
 static bool has_event(struct vcpu *cpu)
 {
 	if (cpu->s.nmi_pending && !cpu->s.nmi_blocked)
 		return true;
-	return (cpu->s.rflags & FLAG_IF) &&
-	       (cpu->irq_ready || atomic_load_explicit(&cpu->extint, memory_order_relaxed));
+	return (cpu->s.rflags & FLAG_IF) && (cpu->irq_ready || extint_pending(cpu));
 }
 
 /* Delivers what is pending, in the order of its priority. [raises] */
@@ -158,14 +163,13 @@ static void deliver_events(struct vcpu *cpu)
 	}
 	if (!can_interrupt(cpu))
 		return;
-	/* The 8259's line comes in by LINT0, or where the APIC is off, directly. */
 	if (cpu->irq_ready) {
 		int vector = lapic_acknowledge(cpu);
 
 		cpu->s.activity = VCPU_RUNNING;
 		cpu->counters.interrupts++;
 		event_deliver(cpu, EVENT_INTERRUPT, (unsigned int)vector, false, 0, cpu->s.rip);
-	} else if (atomic_load(&cpu->extint)) {
+	} else if (extint_pending(cpu)) {
 		uint8_t vector = cpu->vm->config.ops->pic_acknowledge(cpu->vm->config.board);
 
 		cpu->s.activity = VCPU_RUNNING;

@@ -440,6 +440,8 @@ uint32_t lapic_mmio_read(struct vcpu *cpu, unsigned int offset);
 void lapic_mmio_write(struct vcpu *cpu, unsigned int offset, uint32_t value);
 void lapic_sync(struct vcpu *cpu);       /* takes posted interrupts in, computes irq_ready */
 int lapic_acknowledge(struct vcpu *cpu); /* the vector to deliver, or -1 */
+/* Whether the 8259's INTR line gets through: LINT0 (SDM 11.5.1). */
+bool lapic_accepts_extint(const struct vcpu *cpu);
 void lapic_timer_check(struct vcpu *cpu);
 void lapic_set_cr8(struct vcpu *cpu, uint64_t value);
 uint64_t lapic_cr8(const struct vcpu *cpu);

@@ -193,6 +193,8 @@ static void test_wake_up(void **context)
 	guest_free(&g);
 }
 
+CODE(lint0, APIC "movl $0x10700, 0x350(%rbx); sti; nop; nop; cli;" DONE);
+
 static void test_nmi_and_extint(void **context)
 {
 	struct guest g;
@@ -214,6 +216,13 @@ static void test_nmi_and_extint(void **context)
 	engine_soft.vcpu_set_extint(g.cpu[0], true);
 	guest_run(&g);
 	assert_int_equal(g.vector, 0x29);
+	/* Not with LINT0 masked. */
+	LOAD(&g, lint0);
+	g.pic_vector = 0x29;
+	engine_soft.vcpu_set_extint(g.cpu[0], true);
+	guest_run(&g);
+	assert_true(g.finished);
+	assert_int_equal(g.n_events, 0);
 	guest_free(&g);
 }
 
