@@ -40,9 +40,18 @@ static bool x87_exception(const struct vcpu *cpu)
 	return (cpu->s.xsave[512] & XCR0_X87) && (cpu->s.xsave[2] & 0x80);
 }
 
+static uint64_t x87_data_pointer(const struct vcpu *cpu)
+{
+	uint64_t fdp = 0;
+
+	if (cpu->s.xsave[512] & XCR0_X87)
+		memcpy(&fdp, cpu->s.xsave + 16, 8);
+	return fdp;
+}
+
 /* "The last non-control instruction" and its operand (SDM volume 1, 8.1.8). The host's own
- * pointers must never be seen by the guest. */
-static void x87_pointers(struct vcpu *cpu, uint64_t lin_offset)
+ * pointers must never be seen by the guest; `fdp` is the guest's before the instruction. */
+static void x87_pointers(struct vcpu *cpu, uint64_t offset, uint64_t fdp)
 {
 	const struct insn *insn = cpu->insn;
 
@@ -64,7 +73,8 @@ static void x87_pointers(struct vcpu *cpu, uint64_t lin_offset)
 	}
 	memcpy(cpu->s.xsave + 8, &cpu->s.rip, 8);
 	if (insn->has_mem && (!cpu->vm->fdp_on_exception || x87_exception(cpu)))
-		memcpy(cpu->s.xsave + 16, &lin_offset, 8);
+		fdp = offset;
+	memcpy(cpu->s.xsave + 16, &fdp, 8);
 	if (insn->has_mem && x87_exception(cpu)) {
 		/* The host saw the thunk's ModRM. */
 		cpu->s.xsave[6] = insn->modrm;
@@ -114,7 +124,7 @@ static void exec_memory(struct vcpu *cpu, const struct insn *insn)
 	void *buffer = native_buffer(cpu->native);
 	unsigned int size = memory_size(cpu, insn);
 	bool locked = (insn->prefixes & PREFIX_LOCK) || insn->op == OP_XCHG;
-	uint64_t offset = insn_offset(cpu);
+	uint64_t offset = insn_offset(cpu), fdp = x87_data_pointer(cpu);
 	uint64_t lin;
 	struct mem_ref ref;
 
@@ -142,7 +152,7 @@ static void exec_memory(struct vcpu *cpu, const struct insn *insn)
 	if (insn->mem_written)
 		ref_store(cpu, &ref, buffer);
 	if (insn_class(insn) == INSN_X87)
-		x87_pointers(cpu, offset);
+		x87_pointers(cpu, offset, fdp);
 }
 
 /*
@@ -155,7 +165,7 @@ static void x87_store(struct vcpu *cpu, const struct insn *insn)
 	uint8_t *buffer = native_buffer(cpu->native), before[XSAVE_LEGACY], after[XSAVE_LEGACY];
 	uint8_t data[16], in_use = cpu->s.xsave[512], now_in_use;
 	unsigned int size = insn->mem_size;
-	uint64_t offset = insn_offset(cpu);
+	uint64_t offset = insn_offset(cpu), fdp = x87_data_pointer(cpu);
 	bool stored = true;
 
 	memcpy(before, cpu->s.xsave, sizeof(before));
@@ -179,7 +189,7 @@ static void x87_store(struct vcpu *cpu, const struct insn *insn)
 			  mmu_data_access(cpu, true));
 	memcpy(cpu->s.xsave, after, sizeof(after));
 	cpu->s.xsave[512] = now_in_use;
-	x87_pointers(cpu, offset);
+	x87_pointers(cpu, offset, fdp);
 }
 
 static bool is_x87_store(const struct insn *insn)
@@ -279,6 +289,7 @@ static void check_pending(struct vcpu *cpu, const struct insn *insn)
 void exec_compute(struct vcpu *cpu)
 {
 	const struct insn *insn = cpu->insn;
+	uint64_t fdp = 0;
 
 	if (insn_class(insn) == INSN_X87 || insn_class(insn) == INSN_MMX)
 		check_pending(cpu, insn);
@@ -317,7 +328,9 @@ void exec_compute(struct vcpu *cpu)
 		exec_memory(cpu, insn);
 		return;
 	}
+	if (insn_class(insn) == INSN_X87)
+		fdp = x87_data_pointer(cpu);
 	run(cpu, NULL, false);
 	if (insn_class(insn) == INSN_X87)
-		x87_pointers(cpu, 0);
+		x87_pointers(cpu, 0, fdp);
 }

@@ -3,64 +3,9 @@
  * interrupts, the timer. Its registers live in vcpu_state.lapic and belong to the vCPU's thread;
  * what other threads send is posted in atomic words and taken in by lapic_sync().
  */
-#include "engine/soft/soft.h"
+#include "engine/soft/lapic.h"
 
 #include <string.h>
-#include <time.h>
-#include <x86intrin.h>
-
-enum {
-	APIC_ID = 0x20,
-	APIC_VERSION = 0x30,
-	APIC_TPR = 0x80,
-	APIC_APR = 0x90,
-	APIC_PPR = 0xa0,
-	APIC_EOI = 0xb0,
-	APIC_RRR = 0xc0,
-	APIC_LDR = 0xd0,
-	APIC_DFR = 0xe0,
-	APIC_SVR = 0xf0,
-	APIC_ISR = 0x100,
-	APIC_TMR = 0x180,
-	APIC_IRR = 0x200,
-	APIC_ESR = 0x280,
-	APIC_LVT_CMCI = 0x2f0,
-	APIC_ICR = 0x300,
-	APIC_ICR2 = 0x310,
-	APIC_LVT_TIMER = 0x320,
-	APIC_LVT_THERMAL = 0x330,
-	APIC_LVT_PERF = 0x340,
-	APIC_LVT_LINT0 = 0x350,
-	APIC_LVT_LINT1 = 0x360,
-	APIC_LVT_ERROR = 0x370,
-	APIC_TIMER_INITIAL = 0x380,
-	APIC_TIMER_CURRENT = 0x390,
-	APIC_TIMER_DIVIDE = 0x3e0,
-	APIC_SELF_IPI = 0x3f0,
-};
-
-#define LVT_MASKED   (1u << 16)
-#define SVR_ENABLED  (1u << 8)
-#define SVR_NO_EOI   (1u << 12)
-#define ESR_ILLEGAL  (1u << 7) /* register */
-#define ESR_BAD_SEND (1u << 5) /* vector */
-#define ICR_LEVEL    (1u << 15)
-#define ICR_ASSERT   (1u << 14)
-#define ICR_LOGICAL  (1u << 11)
-
-enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_NMI = 4, MODE_INIT, MODE_SIPI, MODE_EXTINT };
-enum { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
-
-static uint32_t reg(const struct vcpu *cpu, unsigned int at)
-{
-	return __atomic_load_n((const uint32_t *)(const void *)(cpu->s.lapic + at),
-			       __ATOMIC_RELAXED);
-}
-
-static void set_reg(struct vcpu *cpu, unsigned int at, uint32_t value)
-{
-	__atomic_store_n((uint32_t *)(void *)(cpu->s.lapic + at), value, __ATOMIC_RELAXED);
-}
 
 static bool x2apic(const struct vcpu *cpu)
 {
@@ -69,15 +14,7 @@ static bool x2apic(const struct vcpu *cpu)
 
 static bool enabled(const struct vcpu *cpu)
 {
-	return (cpu->s.apic_base & APIC_BASE_ENABLE) && (reg(cpu, APIC_SVR) & SVR_ENABLED);
-}
-
-uint64_t clock_ns(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	return (cpu->s.apic_base & APIC_BASE_ENABLE) && (lapic_reg(cpu, APIC_SVR) & SVR_ENABLED);
 }
 
 /* ---- Priorities (SDM 11.8.3) ---- */
@@ -86,7 +23,7 @@ uint64_t clock_ns(void)
 static int highest(const struct vcpu *cpu, unsigned int base)
 {
 	for (int i = 7; i >= 0; i--) {
-		uint32_t word = reg(cpu, base + 16 * (unsigned int)i);
+		uint32_t word = lapic_reg(cpu, base + 16 * (unsigned int)i);
 
 		if (word)
 			return 32 * i + 31 - __builtin_clz(word);
@@ -99,17 +36,17 @@ static void set_vector(struct vcpu *cpu, unsigned int base, unsigned int vector,
 	unsigned int at = base + vector / 32 * 16;
 	uint32_t bit = 1u << (vector % 32);
 
-	set_reg(cpu, at, on ? reg(cpu, at) | bit : reg(cpu, at) & ~bit);
+	lapic_set_reg(cpu, at, on ? lapic_reg(cpu, at) | bit : lapic_reg(cpu, at) & ~bit);
 }
 
 static void update(struct vcpu *cpu)
 {
 	int irr = highest(cpu, APIC_IRR), isr = highest(cpu, APIC_ISR);
-	uint32_t tpr = reg(cpu, APIC_TPR), ppr = tpr;
+	uint32_t tpr = lapic_reg(cpu, APIC_TPR), ppr = tpr;
 
 	if (isr >= 0 && (uint32_t)(isr & 0xf0) > (tpr & 0xf0))
 		ppr = (uint32_t)(isr & 0xf0);
-	set_reg(cpu, APIC_PPR, ppr);
+	lapic_set_reg(cpu, APIC_PPR, ppr);
 	cpu->irq_ready = enabled(cpu) && irr >= 0 && (uint32_t)(irr & 0xf0) > (ppr & 0xf0);
 }
 
@@ -122,9 +59,9 @@ void lapic_sync(struct vcpu *cpu)
 			continue;
 		level = atomic_exchange(&cpu->posted_level[i], 0);
 		irr = atomic_exchange(&cpu->posted[i], 0);
-		set_reg(cpu, APIC_IRR + 16 * i, reg(cpu, APIC_IRR + 16 * i) | irr);
-		set_reg(cpu, APIC_TMR + 16 * i,
-			(reg(cpu, APIC_TMR + 16 * i) & ~irr) | (level & irr));
+		lapic_set_reg(cpu, APIC_IRR + 16 * i, lapic_reg(cpu, APIC_IRR + 16 * i) | irr);
+		lapic_set_reg(cpu, APIC_TMR + 16 * i,
+			      (lapic_reg(cpu, APIC_TMR + 16 * i) & ~irr) | (level & irr));
 	}
 	update(cpu);
 }
@@ -144,7 +81,7 @@ int lapic_acknowledge(struct vcpu *cpu)
 
 bool lapic_accepts_extint(const struct vcpu *cpu)
 {
-	uint32_t lint0 = reg(cpu, APIC_LVT_LINT0);
+	uint32_t lint0 = lapic_reg(cpu, APIC_LVT_LINT0);
 
 	if (!(cpu->s.apic_base & APIC_BASE_ENABLE))
 		return true;
@@ -158,28 +95,28 @@ static void end_of_interrupt(struct vcpu *cpu)
 
 	if (vector < 0)
 		return;
-	level = reg(cpu, APIC_TMR + (unsigned int)vector / 32 * 16) >> (vector % 32) & 1;
+	level = lapic_reg(cpu, APIC_TMR + (unsigned int)vector / 32 * 16) >> (vector % 32) & 1;
 	set_vector(cpu, APIC_ISR, (unsigned int)vector, false);
 	update(cpu);
-	if (level && !(reg(cpu, APIC_SVR) & SVR_NO_EOI))
+	if (level && !(lapic_reg(cpu, APIC_SVR) & SVR_NO_EOI))
 		cpu->vm->config.ops->apic_eoi(cpu->vm->config.board, (uint8_t)vector);
 }
 
 uint64_t lapic_cr8(const struct vcpu *cpu)
 {
-	return reg(cpu, APIC_TPR) >> 4;
+	return lapic_reg(cpu, APIC_TPR) >> 4;
 }
 
 void lapic_set_cr8(struct vcpu *cpu, uint64_t value)
 {
-	set_reg(cpu, APIC_TPR, (uint32_t)value << 4);
+	lapic_set_reg(cpu, APIC_TPR, (uint32_t)value << 4);
 	update(cpu);
 }
 
 /* ---- Receiving ---- */
 
 /* [any] */
-static void post(struct vcpu *cpu, unsigned int vector, bool level)
+void lapic_post(struct vcpu *cpu, unsigned int vector, bool level)
 {
 	uint32_t bit = 1u << (vector % 32);
 
@@ -197,7 +134,7 @@ static void deliver(struct vcpu *cpu, unsigned int mode, unsigned int vector, bo
 	switch (mode) {
 	case MODE_FIXED:
 	case MODE_LOWEST:
-		post(cpu, vector, level);
+		lapic_post(cpu, vector, level);
 		break;
 	case MODE_NMI:
 		vcpu_request(cpu, REQUEST_NMI);
@@ -216,19 +153,20 @@ static void deliver(struct vcpu *cpu, unsigned int mode, unsigned int vector, bo
 static bool is_destination(const struct vcpu *cpu, uint32_t destination, bool logical, bool wide)
 {
 	bool x2 = x2apic(cpu);
-	uint32_t ldr = reg(cpu, APIC_LDR);
+	uint32_t ldr = lapic_reg(cpu, APIC_LDR);
 
 	if (!wide && destination == 0xff)
 		return true;
 	if (wide && destination == 0xffffffff)
 		return true;
 	if (!logical)
-		return x2 ? destination == cpu->index : destination == reg(cpu, APIC_ID) >> 24;
+		return x2 ? destination == cpu->index
+			  : destination == lapic_reg(cpu, APIC_ID) >> 24;
 	if (x2)
 		return (destination >> 16) == (ldr >> 16) && (destination & ldr & 0xffff);
 	ldr >>= 24;
 	destination &= 0xff;
-	if (reg(cpu, APIC_DFR) >> 28 == 15)
+	if (lapic_reg(cpu, APIC_DFR) >> 28 == 15)
 		return destination & ldr;
 	return (destination & 0xf0) == (ldr & 0xf0) && (destination & ldr & 0x0f);
 }
@@ -245,7 +183,8 @@ static void send(struct vm *vm, uint32_t destination, bool logical, bool wide, u
 		if (!cpu || !is_destination(cpu, destination, logical, wide))
 			continue;
 		if (mode == MODE_LOWEST) {
-			if (enabled(cpu) && (!lowest || reg(cpu, APIC_PPR) < reg(lowest, APIC_PPR)))
+			if (enabled(cpu) &&
+			    (!lowest || lapic_reg(cpu, APIC_PPR) < lapic_reg(lowest, APIC_PPR)))
 				lowest = cpu;
 			continue;
 		}
@@ -278,7 +217,7 @@ static void send_ipi(struct vcpu *cpu, uint32_t icr, uint32_t destination)
 	if (mode == MODE_INIT && level && !(icr & ICR_ASSERT))
 		return;
 	if ((mode == MODE_FIXED || mode == MODE_LOWEST) && vector < 16) {
-		set_reg(cpu, APIC_ESR, reg(cpu, APIC_ESR) | ESR_BAD_SEND);
+		lapic_set_reg(cpu, APIC_ESR, lapic_reg(cpu, APIC_ESR) | ESR_BAD_SEND);
 		return;
 	}
 	if (mode == MODE_FIXED || mode == MODE_LOWEST)
@@ -299,132 +238,20 @@ static void send_ipi(struct vcpu *cpu, uint32_t icr, uint32_t destination)
 	}
 }
 
-/* ---- The timer (SDM 11.5.4): its bus runs at 1 GHz ---- */
-
-static unsigned int timer_mode(const struct vcpu *cpu)
-{
-	return reg(cpu, APIC_LVT_TIMER) >> 17 & 3;
-}
-
-static unsigned int divisor(const struct vcpu *cpu)
-{
-	uint32_t d = reg(cpu, APIC_TIMER_DIVIDE);
-	unsigned int shift = ((d & 3) | (d >> 1 & 4)) + 1;
-
-	return 1u << (shift & 7);
-}
-
-static uint64_t period_ns(const struct vcpu *cpu)
-{
-	uint64_t ns = (uint64_t)reg(cpu, APIC_TIMER_INITIAL) * divisor(cpu);
-
-	/* A period that nobody could serve would only keep the loop busy. */
-	return timer_mode(cpu) == TIMER_PERIODIC && ns && ns < 20000 ? 20000 : ns;
-}
-
-static void start_timer(struct vcpu *cpu)
-{
-	cpu->timer_tsc = cpu->timer_ns = 0;
-	if (timer_mode(cpu) == TIMER_DEADLINE || !reg(cpu, APIC_TIMER_INITIAL))
-		return;
-	cpu->timer_start_ns = clock_ns();
-	cpu->timer_ns = cpu->timer_start_ns + period_ns(cpu);
-}
-
-static uint32_t timer_current(const struct vcpu *cpu)
-{
-	uint64_t now = clock_ns();
-
-	if (!cpu->timer_ns || timer_mode(cpu) == TIMER_DEADLINE || now >= cpu->timer_ns)
-		return 0;
-	return (uint32_t)((cpu->timer_ns - now) / divisor(cpu));
-}
-
-void lapic_set_deadline(struct vcpu *cpu, uint64_t tsc)
-{
-	if (timer_mode(cpu) != TIMER_DEADLINE)
-		return;
-	cpu->s.tsc_deadline = tsc;
-	cpu->timer_ns = 0;
-	/* 0 means disarmed on both clocks. */
-	cpu->timer_tsc = tsc ? tsc - cpu->s.tsc_offset : 0;
-	if (tsc && !cpu->timer_tsc)
-		cpu->timer_tsc = 1;
-}
-
-void lapic_restart_timer(struct vcpu *cpu)
-{
-	if (timer_mode(cpu) == TIMER_DEADLINE)
-		lapic_set_deadline(cpu, cpu->s.tsc_deadline);
-	else if (!cpu->timer_ns)
-		start_timer(cpu);
-	lapic_sync(cpu);
-}
-
-void lapic_timer_check(struct vcpu *cpu)
-{
-	uint32_t lvt = reg(cpu, APIC_LVT_TIMER);
-
-	if (cpu->timer_tsc) {
-		if ((int64_t)(__rdtsc() - cpu->timer_tsc) < 0)
-			return;
-		cpu->timer_tsc = 0;
-		cpu->s.tsc_deadline = 0;
-	} else if (cpu->timer_ns) {
-		uint64_t now = clock_ns();
-
-		if (now < cpu->timer_ns)
-			return;
-		if (timer_mode(cpu) == TIMER_PERIODIC && period_ns(cpu)) {
-			cpu->timer_ns += period_ns(cpu);
-			/* Ticks that were missed are not made up for. */
-			if (cpu->timer_ns < now)
-				cpu->timer_ns = now + period_ns(cpu);
-		} else {
-			cpu->timer_ns = 0;
-		}
-	} else {
-		return;
-	}
-	if (!(lvt & LVT_MASKED))
-		post(cpu, lvt & 0xff, false);
-}
-
-uint64_t lapic_timer_wait_ns(struct vcpu *cpu)
-{
-	if (cpu->timer_tsc) {
-		int64_t left = (int64_t)(cpu->timer_tsc - __rdtsc());
-		uint64_t ns = clock_ns() - cpu->vm->ns_start, tsc = __rdtsc() - cpu->vm->tsc_start;
-
-		if (left <= 0)
-			return 0;
-		/* The rate is known better the longer the machine runs; until then wait shortly. */
-		if (ns < 1000000 || !tsc)
-			return 50000;
-		return (uint64_t)((unsigned __int128)(uint64_t)left * ns / tsc);
-	}
-	if (cpu->timer_ns) {
-		uint64_t now = clock_ns();
-
-		return now >= cpu->timer_ns ? 0 : cpu->timer_ns - now;
-	}
-	return UINT64_MAX;
-}
-
 /* ---- Registers ---- */
 
 static uint32_t read_register(struct vcpu *cpu, unsigned int at)
 {
 	switch (at) {
 	case APIC_TIMER_CURRENT:
-		return timer_current(cpu);
+		return lapic_timer_current(cpu);
 	case APIC_PPR:
 		update(cpu);
-		return reg(cpu, at);
+		return lapic_reg(cpu, at);
 	case APIC_ID:
-		return x2apic(cpu) ? cpu->index : reg(cpu, at);
+		return x2apic(cpu) ? cpu->index : lapic_reg(cpu, at);
 	}
-	return reg(cpu, at);
+	return lapic_reg(cpu, at);
 }
 
 static bool is_lvt(unsigned int at)
@@ -436,65 +263,66 @@ static void write_register(struct vcpu *cpu, unsigned int at, uint32_t value)
 {
 	switch (at) {
 	case APIC_ID:
-		set_reg(cpu, at, value & 0xff000000);
+		lapic_set_reg(cpu, at, value & 0xff000000);
 		break;
 	case APIC_TPR:
-		set_reg(cpu, at, value & 0xff);
+		lapic_set_reg(cpu, at, value & 0xff);
 		update(cpu);
 		break;
 	case APIC_EOI:
 		end_of_interrupt(cpu);
 		break;
 	case APIC_LDR:
-		set_reg(cpu, at, value & 0xff000000);
+		lapic_set_reg(cpu, at, value & 0xff000000);
 		break;
 	case APIC_DFR:
-		set_reg(cpu, at, value | 0x0fffffff);
+		lapic_set_reg(cpu, at, value | 0x0fffffff);
 		break;
 	case APIC_SVR:
-		set_reg(cpu, at, value & 0x13ff);
+		lapic_set_reg(cpu, at, value & 0x13ff);
 		if (!(value & SVR_ENABLED)) {
 			/* SDM 11.4.7.2: the LVTs are masked while it is off. */
 			for (unsigned int lvt = APIC_LVT_TIMER; lvt <= APIC_LVT_ERROR; lvt += 16)
-				set_reg(cpu, lvt, reg(cpu, lvt) | LVT_MASKED);
+				lapic_set_reg(cpu, lvt, lapic_reg(cpu, lvt) | LVT_MASKED);
 		}
 		update(cpu);
 		break;
 	case APIC_ESR:
-		set_reg(cpu, at, 0);
+		lapic_set_reg(cpu, at, 0);
 		break;
 	case APIC_ICR:
-		set_reg(cpu, at, value & ~(1u << 12));
-		send_ipi(cpu, value, reg(cpu, APIC_ICR2) >> 24);
+		lapic_set_reg(cpu, at, value & ~(1u << 12));
+		send_ipi(cpu, value, lapic_reg(cpu, APIC_ICR2) >> 24);
 		break;
 	case APIC_ICR2:
-		set_reg(cpu, at, value & 0xff000000);
+		lapic_set_reg(cpu, at, value & 0xff000000);
 		break;
 	case APIC_TIMER_INITIAL:
-		if (timer_mode(cpu) == TIMER_DEADLINE)
+		if (lapic_timer_mode(cpu) == TIMER_DEADLINE)
 			break;
-		set_reg(cpu, at, value);
-		start_timer(cpu);
+		lapic_set_reg(cpu, at, value);
+		lapic_timer_start(cpu);
 		break;
 	case APIC_TIMER_DIVIDE:
-		set_reg(cpu, at, value & 0xb);
+		lapic_set_reg(cpu, at, value & 0xb);
 		break;
 	default:
 		if (is_lvt(at)) {
-			uint32_t old = reg(cpu, at);
+			uint32_t old = lapic_reg(cpu, at);
 
-			if (!(reg(cpu, APIC_SVR) & SVR_ENABLED))
+			if (!(lapic_reg(cpu, APIC_SVR) & SVR_ENABLED))
 				value |= LVT_MASKED;
-			set_reg(cpu, at, value & 0x7f7ff & (at == APIC_LVT_TIMER ? 0x700ff : ~0u));
+			lapic_set_reg(cpu, at,
+				      value & 0x7f7ff & (at == APIC_LVT_TIMER ? 0x700ff : ~0u));
 			/* Changing to or from TSC-deadline mode disarms (SDM 11.5.4.1). */
 			if (at == APIC_LVT_TIMER && ((old ^ value) >> 17 & 3) &&
 			    ((old | value) >> 18 & 1)) {
 				cpu->timer_ns = cpu->timer_tsc = 0;
 				cpu->s.tsc_deadline = 0;
-				set_reg(cpu, APIC_TIMER_INITIAL, 0);
+				lapic_set_reg(cpu, APIC_TIMER_INITIAL, 0);
 			}
 		} else {
-			set_reg(cpu, APIC_ESR, reg(cpu, APIC_ESR) | ESR_ILLEGAL);
+			lapic_set_reg(cpu, APIC_ESR, lapic_reg(cpu, APIC_ESR) | ESR_ILLEGAL);
 		}
 	}
 }
@@ -547,7 +375,7 @@ bool lapic_msr_read(struct vcpu *cpu, uint32_t msr, uint64_t *value)
 		return false;
 	*value = read_register(cpu, at);
 	if (at == APIC_ICR)
-		*value |= (uint64_t)reg(cpu, APIC_ICR2) << 32;
+		*value |= (uint64_t)lapic_reg(cpu, APIC_ICR2) << 32;
 	return true;
 }
 
@@ -559,8 +387,8 @@ bool lapic_msr_write(struct vcpu *cpu, uint32_t msr, uint64_t value)
 		return false;
 	switch (at) {
 	case APIC_ICR:
-		set_reg(cpu, APIC_ICR, (uint32_t)value & ~(1u << 12));
-		set_reg(cpu, APIC_ICR2, (uint32_t)(value >> 32));
+		lapic_set_reg(cpu, APIC_ICR, (uint32_t)value & ~(1u << 12));
+		lapic_set_reg(cpu, APIC_ICR2, (uint32_t)(value >> 32));
 		send_ipi(cpu, (uint32_t)value, (uint32_t)(value >> 32));
 		return true;
 	case APIC_SELF_IPI:
@@ -612,7 +440,7 @@ bool lapic_base_write(struct vcpu *cpu, uint64_t value)
 	}
 	cpu->s.apic_base = value;
 	if (mode & APIC_BASE_X2APIC && old != mode)
-		set_reg(cpu, APIC_LDR, (cpu->index >> 4) << 16 | 1u << (cpu->index & 15));
+		lapic_set_reg(cpu, APIC_LDR, (cpu->index >> 4) << 16 | 1u << (cpu->index & 15));
 	tlb_flush_all(cpu);
 	update(cpu);
 	return true;
@@ -621,17 +449,17 @@ bool lapic_base_write(struct vcpu *cpu, uint64_t value)
 void lapic_reset(struct vcpu *cpu)
 {
 	memset(cpu->s.lapic, 0, sizeof(cpu->s.lapic));
-	set_reg(cpu, APIC_ID, cpu->index << 24);
-	set_reg(cpu, APIC_VERSION, 0x01060015); /* 7 LVTs, EOI-broadcast suppression */
-	set_reg(cpu, APIC_DFR, 0xffffffff);
-	set_reg(cpu, APIC_SVR, 0xff);
-	set_reg(cpu, APIC_LVT_CMCI, LVT_MASKED);
+	lapic_set_reg(cpu, APIC_ID, cpu->index << 24);
+	lapic_set_reg(cpu, APIC_VERSION, 0x01060015); /* 7 LVTs, EOI-broadcast suppression */
+	lapic_set_reg(cpu, APIC_DFR, 0xffffffff);
+	lapic_set_reg(cpu, APIC_SVR, 0xff);
+	lapic_set_reg(cpu, APIC_LVT_CMCI, LVT_MASKED);
 	for (unsigned int at = APIC_LVT_TIMER; at <= APIC_LVT_ERROR; at += 16)
-		set_reg(cpu, at, LVT_MASKED);
+		lapic_set_reg(cpu, at, LVT_MASKED);
 	/* Firmware wires the 8259 through to the boot processor ("virtual wire"); guests that are
 	 * started without any expect to find it so, as on other hypervisors. */
 	if (cpu->index == 0)
-		set_reg(cpu, APIC_LVT_LINT0, MODE_EXTINT << 8);
+		lapic_set_reg(cpu, APIC_LVT_LINT0, MODE_EXTINT << 8);
 	cpu->timer_ns = cpu->timer_tsc = 0;
 	cpu->s.tsc_deadline = 0;
 	for (unsigned int i = 0; i < 8; i++) {
@@ -639,6 +467,6 @@ void lapic_reset(struct vcpu *cpu)
 		atomic_store(&cpu->posted_level[i], 0);
 	}
 	if (x2apic(cpu))
-		set_reg(cpu, APIC_LDR, (cpu->index >> 4) << 16 | 1u << (cpu->index & 15));
+		lapic_set_reg(cpu, APIC_LDR, (cpu->index >> 4) << 16 | 1u << (cpu->index & 15));
 	cpu->irq_ready = false;
 }

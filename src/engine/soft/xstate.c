@@ -189,6 +189,18 @@ static unsigned int component_bytes(const struct vcpu *cpu, unsigned int i)
 	return i == 7 ? 0 : components[i].size / 2;
 }
 
+/* The bytes of an area with these components. */
+static unsigned int area_size(uint64_t bits, uint64_t compact)
+{
+	unsigned int size = AREA_EXTENDED;
+
+	for (unsigned int i = 2; i < 10; i++)
+		if ((bits >> i & 1) && components[i].size &&
+		    component_at(i, compact) + components[i].size > size)
+			size = component_at(i, compact) + components[i].size;
+	return size;
+}
+
 static uint64_t area_linear(struct vcpu *cpu, bool write)
 {
 	uint64_t lin;
@@ -237,6 +249,8 @@ static void xsave(struct vcpu *cpu, bool compacted, bool optimized)
 		read_at(cpu, lin + XSTATE_BV_AT, &old, 8);
 		header[0] |= old & ~want;
 	}
+	/* Processors look at the end of the area, and else only at what they write. */
+	check_all(cpu, lin + area_size(want, compact) - 1, 1, true);
 	for (unsigned int pass = 0; pass < 2; pass++) {
 		bool check = pass == 0;
 

@@ -380,17 +380,19 @@ void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count, bool
 
 		do
 			random_instruction(seed, bytes, &insn, compatibility);
-		while (count > 1 && (insn.desc->attrs & OPC_ENDS_BLOCK) && i + 1 < count);
-		if (insn.op == OP_XSAVE || insn.op == OP_XSAVEC) {
-			c->in.regs[REG_RAX] &= 0xe7; /* the kernel may have more */
-			c->in.regs[REG_RDX] = 0;
-		}
+		while ((count > 1 && (insn.desc->attrs & OPC_ENDS_BLOCK) && i + 1 < count) ||
+		       (i > 0 && insn_class(&insn) == INSN_STATE));
 		if (insn.has_mem)
 			aim(c, seed, &insn, bytes, rip);
 		if (insn_repeats(&insn) && c->in.regs[REG_RCX] > 700)
 			c->in.regs[REG_RCX] &= 15;
 		c->code_size += insn.length;
 		rip += insn.length;
+		if (insn.op == OP_XSAVE || insn.op == OP_XSAVEC) {
+			c->in.regs[REG_RAX] &= 0xe7; /* the kernel may have more */
+			c->in.regs[REG_RDX] = 0;
+			break;
+		}
 	}
 	if (compatibility)
 		for (unsigned int i = 0; i < 16; i++)

@@ -196,12 +196,37 @@ static void test_state(void **context)
 	guest_free(&b);
 }
 
+/* The x87 pointers are the guest's: never those of the host's code and buffers. */
+CODE(pointers, "fninit; fld1; fadds 0x200010; fxsave64 0x200200; movl $0x37e, 0x200020;"
+	       "fldcw 0x200020; flds 0x200014; fxsave64 0x200400;" DONE);
+
+static void test_x87_pointers(void **context)
+{
+	const uint64_t *plain, *faulted;
+	struct guest g;
+
+	guest_new(&g, 1);
+	LOAD(&g, pointers, 0);
+	memcpy(g.ram + GUEST_PAGES + 0x14, "\x01\x00\xa0\x7f", 4); /* a signalling NaN */
+	guest_run(&g);
+	assert_true(g.finished);
+	plain = (const uint64_t *)(const void *)(g.ram + GUEST_PAGES + 0x200);
+	faulted = (const uint64_t *)(const void *)(g.ram + GUEST_PAGES + 0x400);
+	assert_int_equal(plain[1], GUEST_CODE + 4);
+	/* With an unmasked exception every processor has the data pointer. */
+	assert_true(plain[2] == 0 || plain[2] == 0x200010);
+	assert_int_equal(faulted[2], 0x200014);
+	assert_in_range(faulted[1], GUEST_CODE, GUEST_CODE + 0x40);
+	guest_free(&g);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_device), cmocka_unit_test(test_rom),
-		cmocka_unit_test(test_dirty),  cmocka_unit_test(test_translate),
-		cmocka_unit_test(test_tlb),    cmocka_unit_test(test_state),
+		cmocka_unit_test(test_device),       cmocka_unit_test(test_rom),
+		cmocka_unit_test(test_dirty),        cmocka_unit_test(test_translate),
+		cmocka_unit_test(test_tlb),          cmocka_unit_test(test_state),
+		cmocka_unit_test(test_x87_pointers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
