@@ -19,9 +19,9 @@ static int claim_ports(struct board *board, struct device *dev, uint16_t first, 
 		       struct error *err)
 {
 	(void)dev;
-	(void)n;
 	(void)err;
 	assert_true(of(board)->n_ports < 8);
+	of(board)->n_at[of(board)->n_ports] = n;
 	of(board)->ports[of(board)->n_ports++] = first;
 	return 0;
 }

@@ -19,7 +19,7 @@ struct fake_board {
 	size_t output_size;
 	enum board_end end;
 	int status;
-	uint16_t ports[8]; /* first ports claimed */
+	uint16_t ports[8], n_at[8]; /* ports claimed: first, how many */
 	unsigned int n_ports;
 };
 

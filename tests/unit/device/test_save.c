@@ -106,7 +106,7 @@ static void every_device_keeps_its_state(void **state)
 		/* Stir it a little, by each port that it has. */
 		for (unsigned int p = 0; p < b->n_ports; p++)
 			if (b->ports[p] != 0xcf9 && b->ports[p] != 0x64 && b->ports[p] != 0x600)
-				for (uint16_t o = 0; o < 2; o++)
+				for (uint16_t o = 0; o < 2 && o < b->n_at[p]; o++)
 					out8(b, b->ports[p] + o, 0x15);
 		device_save(b->dev, &before);
 		assert_int_equal(save_finish(&before, &err), 0);
