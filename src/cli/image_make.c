@@ -328,7 +328,7 @@ const struct verb image_export_verb = {
 	.summary = "write an image's tree as a tarball",
 	.description = "Writes an image as a tarball that other programs can read too; `lodge "
 		       "image import` "
-		       "makes the same image of it again, its default command included. A file "
+		       "makes the same tree of it again, its default command included. A file "
 		       "name that ends "
 		       "in .gz, .xz or .zst is compressed so. `-` writes to standard output, "
 		       "uncompressed. The "

@@ -41,11 +41,8 @@ int erofs_make(const struct image_work *work, const char *path, const char *dire
 		rc = strv_push(&args, "-zlz4", err);
 	if (rc == 0)
 		rc = strv_push(&args, "-U" EROFS_UUID, err);
-	/* The same tree makes the same file: no time of the making in it, the files keep theirs. */
-	if (!rc)
-		rc = strv_push(&args, "-T0", err);
-	if (!rc)
-		rc = strv_push(&args, "--preserve-mtime", err);
+	/* Not -T, which would make the same file of the same tree each time: erofs-utils 1.5 sets the
+	 * files' own times by it too. */
 	for (size_t i = 0; rc == 0 && leave_out && i < leave_out->n; i++)
 		rc = strv_pushf(&args, err, "--exclude-regex=%s", leave_out->v[i]);
 	if (rc == 0)

@@ -129,7 +129,8 @@ class Lodge:
         if (self.state / "lodge.db").exists():
             for name in self("ls", "-aq", status=None).stdout.split():
                 result = self("rm", "-f", name, status=None)
-                if result.status != 0:
+                # One that was started with --rm may just have ended.
+                if result.status != 0 and "no guest named" not in result.stderr:
                     problems.append(str(result))
         end = time.monotonic() + patience
         while (left := self._leftovers()) and time.monotonic() < end:
