@@ -94,21 +94,27 @@ static void image_copy(const struct vcpu *cpu, uint8_t *image)
 			memset(image + components[i].offset, 0, components[i].size);
 }
 
+/* Parts of an area wrap at 4 GiB outside of 64-bit mode. */
+static uint64_t area_wrap(const struct vcpu *cpu, uint64_t lin)
+{
+	return cpu->bits == 64 ? lin : (uint32_t)lin;
+}
+
 static void write_at(struct vcpu *cpu, uint64_t lin, const void *data, unsigned int size)
 {
-	lin_write(cpu, lin, data, size, mmu_data_access(cpu, true));
+	lin_write(cpu, area_wrap(cpu, lin), data, size, mmu_data_access(cpu, true));
 }
 
 static void read_at(struct vcpu *cpu, uint64_t lin, void *data, unsigned int size)
 {
-	lin_read(cpu, lin, data, size, mmu_data_access(cpu, false));
+	lin_read(cpu, area_wrap(cpu, lin), data, size, mmu_data_access(cpu, false));
 }
 
 static void check_all(struct vcpu *cpu, uint64_t lin, unsigned int size, bool write)
 {
 	struct mem_ref ref;
 
-	mem_open(cpu, lin, size, mmu_data_access(cpu, write), &ref);
+	mem_open(cpu, area_wrap(cpu, lin), size, mmu_data_access(cpu, write), &ref);
 }
 
 /* The pointers of the 32-bit form have no upper halves (CPUID deprecates FCS and FDS). */

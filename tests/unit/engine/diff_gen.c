@@ -382,6 +382,15 @@ void diff_generate(struct diff_case *c, uint64_t *seed, unsigned int count, bool
 			random_instruction(seed, bytes, &insn, compatibility);
 		while ((count > 1 && (insn.desc->attrs & OPC_ENDS_BLOCK) && i + 1 < count) ||
 		       (i > 0 && insn_class(&insn) == INSN_STATE));
+		/* Branches to somewhere in the page, mostly. */
+		if (insn_class(&insn) == INSN_BRANCH_REL && insn.imm_size == 4 &&
+		    chance(seed, 90)) {
+			uint32_t near = (uint32_t)below(seed, 512);
+
+			memcpy(bytes + insn.imm_at, &near, 4);
+		}
+		if (insn_class(&insn) == INSN_BRANCH_IND && !insn.has_mem)
+			c->in.regs[insn.operands[0].reg] = DIFF_CODE + below(seed, 4096);
 		if (insn.has_mem)
 			aim(c, seed, &insn, bytes, rip);
 		if (insn_repeats(&insn) && c->in.regs[REG_RCX] > 700)
