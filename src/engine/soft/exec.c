@@ -215,8 +215,31 @@ void vcpu_mode_changed(struct vcpu *cpu)
 
 /* ---- Fetch and decode ---- */
 
+/* What the manual ranks before an instruction's own faults. */
+static void check_common(struct vcpu *cpu, const struct insn *insn)
+{
+	uint32_t attrs = insn->desc->attrs;
+
+	if ((insn->prefixes & PREFIX_LOCK) && (!(attrs & OPC_LOCK) || !insn->has_mem))
+		raise_ud(cpu);
+	if (insn_features(insn) & ~cpu->vm->features)
+		raise_ud(cpu);
+	if ((attrs & OPC_PROTECTED) && !cpu->protected_mode)
+		raise_ud(cpu);
+	if ((attrs & OPC_CPL0) && cpu->cpl != 0)
+		raise_gp(cpu);
+}
+
+/* Neither the processor's mode nor its features can make it fail. */
+static bool is_plain(const struct vcpu *cpu, const struct insn *insn)
+{
+	return !(insn->prefixes & PREFIX_LOCK) &&
+	       !(insn->desc->attrs & (OPC_PROTECTED | OPC_CPL0)) &&
+	       !(insn_features(insn) & ~cpu->vm->features);
+}
+
 /* Decodes across what mmu_fetch() gave, page by page, so that only needed bytes are fetched. */
-static const struct insn *decode_slow(struct vcpu *cpu, struct cached_insn *c)
+static const struct cached_insn *decode_slow(struct vcpu *cpu, struct cached_insn *c)
 {
 	enum insn_mode mode = cpu->bits == 64   ? INSN_MODE_64
 			      : cpu->bits == 32 ? INSN_MODE_32
@@ -231,7 +254,8 @@ static const struct insn *decode_slow(struct vcpu *cpu, struct cached_insn *c)
 		case DECODE_OK:
 			/* The bytes are a key (native.c): nothing behind the instruction. */
 			memset(c->bytes + c->insn.length, 0, sizeof(c->bytes) - c->insn.length);
-			return &c->insn;
+			c->is_plain = is_plain(cpu, &c->insn);
+			return c;
 		case DECODE_MORE:
 			n += mmu_fetch_more(cpu, c->bytes, n);
 			break;
@@ -259,7 +283,7 @@ static bool same_bytes(const uint8_t *a, const uint8_t *b, unsigned int n)
 	return !((x ^ y) << (128 - 8 * n));
 }
 
-static const struct insn *decode(struct vcpu *cpu)
+static const struct cached_insn *decode(struct vcpu *cpu)
 {
 	uint64_t rip = cpu->s.rip, lin = rip;
 	struct cached_insn *c = &cpu->insn_cache[(rip ^ rip >> 12) % INSN_CACHE];
@@ -278,10 +302,10 @@ static const struct insn *decode(struct vcpu *cpu)
 		return decode_slow(cpu, c);
 	if (c->bits == cpu->bits &&
 	    same_bytes(c->bytes, e->code + (lin & PAGE_MASK), c->insn.length))
-		return &c->insn;
+		return c;
 	decode_slow(cpu, c);
 	c->bits = cpu->bits;
-	return &c->insn;
+	return c;
 }
 
 /* ---- Break points ---- */
@@ -306,21 +330,6 @@ static void check_break_points(struct vcpu *cpu)
 }
 
 /* ---- The step ---- */
-
-/* What the manual ranks before an instruction's own faults. */
-static void check_common(struct vcpu *cpu, const struct insn *insn)
-{
-	uint32_t attrs = insn->desc->attrs;
-
-	if ((insn->prefixes & PREFIX_LOCK) && (!(attrs & OPC_LOCK) || !insn->has_mem))
-		raise_ud(cpu);
-	if (insn_features(insn) & ~cpu->vm->features)
-		raise_ud(cpu);
-	if ((attrs & OPC_PROTECTED) && !cpu->protected_mode)
-		raise_ud(cpu);
-	if ((attrs & OPC_CPL0) && cpu->cpl != 0)
-		raise_gp(cpu);
-}
 
 static void execute(struct vcpu *cpu, const struct insn *insn)
 {
@@ -365,6 +374,7 @@ static void execute(struct vcpu *cpu, const struct insn *insn)
 void insn_step(struct vcpu *cpu)
 {
 	bool single_step = cpu->s.rflags & FLAG_TF;
+	const struct cached_insn *cached;
 	const struct insn *insn;
 
 	cpu->pending_db = 0;
@@ -372,12 +382,14 @@ void insn_step(struct vcpu *cpu)
 	cpu->shadow_next = cpu->repeat = cpu->keep_rf = cpu->skip_trap = false;
 	if (cpu->debug_points)
 		check_break_points(cpu);
-	insn = decode(cpu);
+	cached = decode(cpu);
+	insn = &cached->insn;
 	cpu->insn = insn;
 	cpu->next_rip = cpu->s.rip + insn->length;
 	if (cpu->bits != 64)
 		cpu->next_rip = (uint32_t)cpu->next_rip;
-	check_common(cpu, insn);
+	if (!cached->is_plain)
+		check_common(cpu, insn);
 	execute(cpu, insn);
 
 	cpu->s.rip = cpu->next_rip;

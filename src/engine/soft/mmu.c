@@ -28,11 +28,6 @@ struct walk {
 	uint32_t error; /* P, RSVD, PK of the error code */
 };
 
-bool is_canonical(uint64_t lin)
-{
-	return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
-}
-
 /* An entry of a paging structure; what is not RAM reads as all ones. */
 static uint64_t entry_read(struct vcpu *cpu, uint64_t gpa, unsigned int size, void **where)
 {
@@ -282,17 +277,13 @@ static struct tlb_entry *tlb_slot(struct vcpu *cpu, uint64_t lin)
 	return &cpu->tlb[(lin >> 12) % TLB_ENTRIES];
 }
 
-const struct tlb_entry *mmu_translate(struct vcpu *cpu, uint64_t lin, enum access access)
+/* What the TLB has not, or has without the right to do it. [raises] */
+static __attribute__((noinline)) const struct tlb_entry *
+tlb_fill(struct vcpu *cpu, struct tlb_entry *e, uint64_t lin, enum access access, unsigned int pcid)
 {
-	struct tlb_entry *e = tlb_slot(cpu, lin);
-	unsigned int pcid = current_pcid(cpu);
 	const struct range *r;
 	uint8_t allow;
 	struct walk w;
-
-	if (e->page == (lin & ~PAGE_MASK) && (e->global || e->pcid == pcid) &&
-	    (e->allow & (1 << access)))
-		return e;
 
 	if (walk(cpu, lin, access, true, &w, &allow) == WALK_FAULT) {
 		bool nx = (cpu->s.cr4 & CR4_SMEP) ||
@@ -337,6 +328,17 @@ const struct tlb_entry *mmu_translate(struct vcpu *cpu, uint64_t lin, enum acces
 		}
 	}
 	return e;
+}
+
+const struct tlb_entry *mmu_translate(struct vcpu *cpu, uint64_t lin, enum access access)
+{
+	struct tlb_entry *e = tlb_slot(cpu, lin);
+	unsigned int pcid = current_pcid(cpu);
+
+	if (e->page == (lin & ~PAGE_MASK) && (e->global || e->pcid == pcid) &&
+	    (e->allow & (1 << access)))
+		return e;
+	return tlb_fill(cpu, e, lin, access, pcid);
 }
 
 bool mmu_probe(struct vcpu *cpu, uint64_t lin, uint64_t *gpa)

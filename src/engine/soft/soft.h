@@ -124,6 +124,11 @@ enum event_kind {
 
 /* ---- Memory ---- */
 
+static inline bool is_canonical(uint64_t lin)
+{
+	return (uint64_t)((int64_t)(lin << 16) >> 16) == lin;
+}
+
 /*
  * Why memory is accessed; a bit each in tlb_entry.allow. "AC" are the explicit data accesses of a
  * supervisor with EFLAGS.AC set (SDM 4.6.1).
@@ -212,7 +217,8 @@ enum { INSN_CACHE = 4096 };
 struct cached_insn {
 	struct insn insn;
 	uint8_t bytes[16];
-	uint8_t bits; /* 0: empty */
+	uint8_t bits;  /* 0: empty */
+	bool is_plain; /* none of check_common()'s checks can fail */
 };
 
 struct vcpu {
@@ -332,7 +338,6 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t lin);
 void tlb_flush_page_pcid(struct vcpu *cpu, uint64_t lin, unsigned int pcid);
 /* Loads the four entries of PAE paging; false: a reserved bit is set. */
 bool mmu_load_pdptes(struct vcpu *cpu, uint64_t cr3);
-bool is_canonical(uint64_t lin);
 
 /* ---- exception.c: raising and delivering ---- */
 
