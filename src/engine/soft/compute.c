@@ -134,6 +134,13 @@ static void exec_memory(struct vcpu *cpu, const struct insn *insn)
 	     (size - 1)))
 		raise_gp(cpu);
 	lin = insn_linear(cpu, size, insn->mem_written);
+	if (insn->op == OP_VCVTPS2PH) {
+		/* It computes, with exceptions and flags, before it looks at its memory. */
+		run(cpu, NULL, false);
+		mem_open(cpu, lin, size, mmu_data_access(cpu, true), &ref);
+		ref_store(cpu, &ref, buffer);
+		return;
+	}
 	mem_open(cpu, lin, size, mmu_data_access(cpu, insn->mem_written), &ref);
 	if (locked) {
 		void *host = ref_host(&ref);

@@ -169,6 +169,35 @@ static void masked_load(struct vcpu *cpu, const struct insn *insn, unsigned int 
 		masked_trap(cpu, trap);
 }
 
+/* Raises what a store would that can't be done as a whole. */
+static void check_store(struct vcpu *cpu, const struct insn *insn, uint64_t lin, unsigned int size,
+			bool canonical)
+{
+	unsigned int at = lin & PAGE_MASK, first = PAGE_BYTES - at;
+	enum access access = mmu_data_access(cpu, true);
+	uint8_t *guard = native_guard(cpu->native), *operand;
+	bool ok[2] = {false, false};
+	uint64_t byte;
+
+	if (first > size)
+		first = size;
+	if (canonical) {
+		ok[0] = can_access(cpu, lin, access);
+		ok[1] = first == size ? ok[0] : can_access(cpu, lin + first, access);
+	}
+	if (ok[0] && ok[1])
+		return;
+	operand = guard + (ok[0] ? PAGE_BYTES : ok[1] ? 0 : 2 * PAGE_BYTES) + at;
+	if (native_run(cpu, operand, false, true) != EXC_PF)
+		return;
+	if (!canonical)
+		seg_linear(cpu, insn->seg, insn_offset(cpu), size, true);
+	byte = native_fault_address(cpu->native) - (uintptr_t)operand;
+	if (byte >= size)
+		byte = ok[0] ? first : 0;
+	mmu_translate(cpu, lin + byte, access);
+}
+
 /* A store that is masked off in part: run over two different patterns, it leaves equal what it
  * writes. Only those bytes are written, and can fault. */
 static void masked_store(struct vcpu *cpu, const struct insn *insn, unsigned int size)
@@ -178,6 +207,8 @@ static void masked_store(struct vcpu *cpu, const struct insn *insn, unsigned int
 	uint8_t *buffer = (uint8_t *)native_buffer(cpu->native) + (lin & 63), once[64];
 	int trap;
 
+	/* Not every instruction suppresses faults: the host's own shows it on pages of ours. */
+	check_store(cpu, insn, lin, size, canonical);
 	for (unsigned int i = 0; i < 2; i++) {
 		if (i == 1)
 			memcpy(once, buffer, 64);

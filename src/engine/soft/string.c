@@ -183,8 +183,10 @@ static void string(struct vcpu *cpu, const struct insn *insn, unsigned int size)
 		iterate(cpu, insn, size);
 		return;
 	}
-	/* 32-bit addresses lose their upper halves even where the first access faults. */
-	if (cpu->bits == 64 && insn->addrsize == 4 && count_read(cpu, REG_RCX)) {
+	/* 32-bit addresses lose their upper halves even where the first access faults; those that
+	 * compare keep them till then. */
+	if (cpu->bits == 64 && insn->op != OP_CMPS && insn->op != OP_SCAS && insn->addrsize == 4 &&
+	    count_read(cpu, REG_RCX)) {
 		if (insn->desc->implicit_read & (1u << REG_RSI))
 			count_write(cpu, REG_RSI, count_read(cpu, REG_RSI));
 		if (insn->desc->implicit_read & (1u << REG_RDI))

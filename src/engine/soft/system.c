@@ -432,15 +432,19 @@ static void exec_pkru(struct vcpu *cpu, bool write)
 	}
 }
 
+static int64_t bound_value(uint64_t value, unsigned int size)
+{
+	return size == 2 ? (int16_t)value : (int32_t)value;
+}
+
+/* The upper bound is not even read where the lower one is broken. */
 static void exec_bound(struct vcpu *cpu, const struct insn *insn)
 {
 	unsigned int size = insn->opsize;
-	uint64_t low = insn_load(cpu, 0, size), high = insn_load(cpu, size, size);
-	uint64_t value = reg_read(cpu, insn->operands[0].reg, size);
-	bool out = size == 2 ? (int16_t)value < (int16_t)low || (int16_t)value > (int16_t)high
-			     : (int32_t)value < (int32_t)low || (int32_t)value > (int32_t)high;
+	int64_t value = bound_value(reg_read(cpu, insn->operands[0].reg, size), size);
 
-	if (out)
+	if (value < bound_value(insn_load(cpu, 0, size), size) ||
+	    value > bound_value(insn_load(cpu, size, size), size))
 		raise_exception(cpu, EXC_BR);
 }
 
