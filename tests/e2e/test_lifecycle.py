@@ -269,7 +269,7 @@ def test_inspect(lodge, tiny_image):
     config = about["config"]
     assert (config["memory_bytes"], config["cpu_millis"], config["pids"]) == (64 << 20, 500, 30)
     assert "A=b" in config["env"] and about["image_digest"].startswith("sha256:")
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", about["started_at"])
+    assert abs(about["started_at"] - time.time()) < 60
     with open(f"/proc/{about['pid']}/cmdline", "rb") as cmdline:
         assert cmdline.read() == b"payload\0echo\0up\0+\0forever\0"
     lodge("stop", "g")
