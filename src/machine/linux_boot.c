@@ -4,23 +4,15 @@
  * tables, zero page, command line.
  */
 #include "base/cleanup.h"
-#include "base/file.h"
 #include "machine/acpi.h"
 #include "machine/boot.h"
 
-#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 enum {
-	GDT = 0x6000,
-	ZERO_PAGE = 0x7000,
+	ZERO_PAGE = BOOT_INFO,
 	PAGE_TABLES = 0x9000, /* six pages: PML4, PDPT, four directories */
 	STACK = 0x8ff0,
-	CMDLINE = 0x20000,
-	CMDLINE_BYTES = 0x10000,
-	LOW_END = 0x9fc00,
-	HIGH_START = 0x100000,
 
 	/* Offsets in the zero page, of the setup header too. */
 	ACPI_RSDP_ADDR = 0x070,
@@ -71,34 +63,17 @@ static void put(uint8_t *p, unsigned int offset, unsigned int size, uint64_t val
 	memcpy(p + offset, &value, size);
 }
 
-static int open_file(const char *path, uint64_t *size, struct error *err)
-{
-	struct stat st;
-	int fd = file_open_at(AT_FDCWD, path, O_RDONLY, 0, err);
-
-	if (fd < 0)
-		return fd;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		close(fd);
-		return error_set(err, EINVAL, "%s is no regular file", path);
-	}
-	*size = (uint64_t)st.st_size;
-	return fd;
-}
-
 static void put_e820(const struct memory *memory, uint8_t *zero_page)
 {
-	uint64_t low = memory_below_4g(memory), high = memory_above_4g(memory);
-	struct e820_entry table[] = {
-		{0, LOW_END, 1},
-		{LOW_END, 0xa0000 - LOW_END, 2},
-		{ACPI_TABLES, HIGH_START - ACPI_TABLES, 2},
-		{HIGH_START, low - HIGH_START, 1},
-		{MEMORY_HOLE_END, high, 1},
-	};
+	struct boot_range ranges[BOOT_RANGES];
+	unsigned int n = boot_ranges(memory, ranges);
 
-	zero_page[E820_ENTRIES] = high ? 5 : 4;
-	memcpy(zero_page + E820_TABLE, table, sizeof(table));
+	zero_page[E820_ENTRIES] = (uint8_t)n;
+	for (unsigned int i = 0; i < n; i++) {
+		struct e820_entry e = {ranges[i].start, ranges[i].size, ranges[i].type};
+
+		memcpy(zero_page + E820_TABLE + i * sizeof(e), &e, sizeof(e));
+	}
 }
 
 static int put_cmdline(struct memory *memory, const char *cmdline, uint8_t *zero_page,
@@ -106,14 +81,14 @@ static int put_cmdline(struct memory *memory, const char *cmdline, uint8_t *zero
 {
 	size_t size = strlen(cmdline) + 1, limit = get(zero_page, CMDLINE_SIZE, 4) + 1;
 
-	if (limit > CMDLINE_BYTES)
-		limit = CMDLINE_BYTES;
+	if (limit > BOOT_CMDLINE_BYTES)
+		limit = BOOT_CMDLINE_BYTES;
 	if (size > limit)
 		return error_set(err, E2BIG,
 				 "the kernel's command line has %zu bytes, it takes %zu", size - 1,
 				 limit - 1);
-	put(zero_page, CMD_LINE_PTR, 4, CMDLINE);
-	return memory_write(memory, (gpa_t){CMDLINE}, cmdline, size, err);
+	put(zero_page, CMD_LINE_PTR, 4, BOOT_CMDLINE);
+	return memory_write(memory, (gpa_t){BOOT_CMDLINE}, cmdline, size, err);
 }
 
 /* As high as the kernel allows, below 4 GiB, and above [.., kernel_end). */
@@ -122,7 +97,7 @@ static int put_initrd(struct memory *memory, const char *path, uint64_t kernel_e
 {
 	uint64_t size, top = memory_below_4g(memory),
 		       limit = get(zero_page, INITRD_ADDR_MAX, 4) + 1;
-	autofd int fd = open_file(path, &size, err);
+	autofd int fd = boot_open(path, &size, err);
 	uint64_t start;
 	int r;
 
@@ -168,7 +143,7 @@ static void set_entry_state(struct vcpu_state *s, uint64_t entry)
 	s->segs[SEG_DS] = s->segs[SEG_ES] = s->segs[SEG_SS] = data;
 	s->segs[SEG_FS] = s->segs[SEG_GS] = data;
 	s->tr = (struct vcpu_segment){.limit = 0x67, .attributes = 0x008b};
-	s->gdt = (struct vcpu_table){.base = GDT, .limit = 4 * 8 - 1};
+	s->gdt = (struct vcpu_table){.base = BOOT_GDT, .limit = 4 * 8 - 1};
 	s->idt = (struct vcpu_table){0};
 	s->cr0 = 0x80000031; /* PG, NE, ET, PE */
 	s->cr3 = PAGE_TABLES;
@@ -186,7 +161,7 @@ int linux_boot(struct memory *memory, const struct boot_files *files, struct vcp
 	static const uint64_t gdt[4] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff};
 	uint8_t head[1024], zero_page[4096] = {0};
 	uint64_t size, setup, load, init_size, align;
-	autofd int fd = open_file(files->kernel, &size, err);
+	autofd int fd = boot_open(files->kernel, &size, err);
 	ssize_t n;
 	int r;
 
@@ -209,7 +184,7 @@ int linux_boot(struct memory *memory, const struct boot_files *files, struct vcp
 	align = get(head, KERNEL_ALIGNMENT, 4);
 	if (init_size < size - setup)
 		init_size = size - setup;
-	if (load < HIGH_START || (head[RELOCATABLE] && align && load % align))
+	if (load < BOOT_HIGH_START || (head[RELOCATABLE] && align && load % align))
 		load = 0x1000000;
 	if (load > memory_below_4g(memory) || init_size > memory_below_4g(memory) - load) {
 		error_set(err, ENOMEM, "kernel %s needs %llu MiB of memory", files->kernel,
@@ -236,7 +211,7 @@ int linux_boot(struct memory *memory, const struct boot_files *files, struct vcp
 	if (r == 0)
 		r = memory_write(memory, (gpa_t){ZERO_PAGE}, zero_page, sizeof(zero_page), err);
 	if (r == 0)
-		r = memory_write(memory, (gpa_t){GDT}, gdt, sizeof(gdt), err);
+		r = memory_write(memory, (gpa_t){BOOT_GDT}, gdt, sizeof(gdt), err);
 	if (r == 0)
 		r = put_page_tables(memory, err);
 	if (r == 0)

@@ -274,7 +274,7 @@ static int load_kernel(struct machine *m, struct error *err)
 	if (r == 0)
 		r = acpi_build(m->memory, m->config.n_vcpus, err);
 	if (r == 0)
-		r = linux_boot(m->memory, &files, state, err);
+		r = kernel_boot(m->memory, &files, state, err);
 	if (r == 0)
 		r = engine->vcpu_set_state(m->runners[0].vcpu, state, err);
 	return r;
