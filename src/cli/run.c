@@ -60,7 +60,7 @@ static int run_run(struct invocation *inv, struct error *err)
 		rc = state_open(&s, err);
 	if (rc < 0)
 		return rc;
-	guest_sweep(s);
+	guest_sweep_guests(s);
 	rc = guest_options_apply(o, inv->operands, inv->n_operands, s, &g, err);
 	if (!rc)
 		rc = state_set_durable(s, !g->auto_remove, err);
@@ -77,6 +77,7 @@ static int run_run(struct invocation *inv, struct error *err)
 	}
 	if (rc < 0)
 		return rc;
+	guest_sweep_images(s); /* while the monitor is at work */
 	if (o->detach)
 		rc = relay_wait_started(client, err);
 	else

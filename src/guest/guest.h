@@ -105,6 +105,10 @@ int guest_connect(struct state *state, const struct guest *guest, int *fd, struc
  */
 void guest_sweep(struct state *state);
 
+/* Its two halves: what could be in the way of a new guest, and what can wait until that runs. */
+void guest_sweep_guests(struct state *state);
+void guest_sweep_images(struct state *state);
+
 /* Marks the end in the database: the row is updated or, with auto_remove, deleted. */
 int guest_record_exit(struct state *state, const struct guest *guest, int exit_status,
 		      const char *reason, struct error *err);

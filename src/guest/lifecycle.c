@@ -227,7 +227,7 @@ static void each_guest_dir(struct state *s, int fd, void (*fn)(struct state *s, 
 			fn(s, entry->d_name);
 }
 
-void guest_sweep(struct state *s)
+void guest_sweep_guests(struct state *s)
 {
 	autoguestlist struct guest_list list = {0};
 
@@ -238,6 +238,16 @@ void guest_sweep(struct state *s)
 			sweep_row(s, list.v[i]);
 	each_guest_dir(s, s->run_fd, sweep_run_dir);
 	each_guest_dir(s, s->fd, sweep_state_dir);
+}
+
+void guest_sweep_images(struct state *s)
+{
 	image_unmount_unused(s);
 	image_sweep_work(s);
+}
+
+void guest_sweep(struct state *s)
+{
+	guest_sweep_guests(s);
+	guest_sweep_images(s);
 }
