@@ -84,6 +84,13 @@ int descriptors_drop(int *sock, struct error *err)
 	return 0;
 }
 
+int become_root(struct error *err)
+{
+	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+		return error_sys(err, errno, "become root of the container");
+	return 0;
+}
+
 int keyring_leave(struct error *err)
 {
 	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && errno != ENOSYS)

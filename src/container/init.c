@@ -8,7 +8,6 @@
 #include "base/host.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <net/if.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -17,13 +16,6 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-
-static int become_root(struct error *err)
-{
-	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
-		return error_sys(err, errno, "become root of the container");
-	return 0;
-}
 
 /*
  * Its boot-time and monotonic clocks start when it does (time_namespaces(7)), so that uptime is its

@@ -104,6 +104,9 @@ int init_run(const struct container_spec *spec, int sock, struct error *err);
  */
 int descriptors_drop(int *sock, struct error *err);
 
+/* exec.c: root of the user namespace that we are in, with its ids mapped. */
+int become_root(struct error *err);
+
 /* exec.c: a session keyring of its own. Keys know no namespaces: it would have the host's. */
 int keyring_leave(struct error *err);
 

@@ -6,7 +6,6 @@
 #include "container/internal.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -44,8 +43,9 @@ static int run_process(const struct container_process *p, int sock, struct error
 	rc = keyring_leave(err);
 	if (rc < 0)
 		return rc;
-	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
-		return error_sys(err, errno, "become root of the container");
+	rc = become_root(err);
+	if (rc < 0)
+		return rc;
 	/* From here on we end with who started us (process_exec() sets it for good). */
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
 	if (p->terminal) {
